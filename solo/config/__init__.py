@@ -1,0 +1,22 @@
+"""The typed schema of a run.
+
+Methods and optimizers declare their own ``method_kwargs`` and ``optimizer.kwargs`` beside
+themselves, as further :class:`Section` classes; :func:`resolve` joins them to the schema. A key
+nobody declared, a wrong type or an impossible value raises :class:`ConfigError`, which names the
+key, the value that was given and what to write in its place.
+"""
+
+from solo.config.resolve import declared_keys, resolve, unknown_name
+from solo.config.schema import Augmentation, Config
+from solo.config.section import ConfigError, Section, fault
+
+__all__ = [
+    "Augmentation",
+    "Config",
+    "ConfigError",
+    "Section",
+    "declared_keys",
+    "fault",
+    "resolve",
+    "unknown_name",
+]

@@ -1,0 +1,311 @@
+"""Every key of a run, with its type, default and meaning (the text under a field)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from solo.config.section import Section, fault
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Backbone(Section):
+    """The network that is trained."""
+
+    name: str = "resnet18"
+    """A torchvision ResNet (resnet18, resnet50, …) or any timm model name."""
+    kwargs: dict[str, Any] = {}
+    """Passed to the constructor (timm: patch_size, drop_path_rate, pretrained, …)."""
+
+
+class RandomResizedCropConfig(Section):
+    """Crop a random box and resize it (bicubic) to crop_size."""
+
+    enabled: bool = True
+    """False resizes the whole image instead."""
+    crop_min_scale: float = Field(0.08, gt=0, le=1)
+    """Smallest box, as a fraction of the image's area."""
+    crop_max_scale: float = Field(1.0, gt=0, le=1)
+    """Largest box, as a fraction of the image's area."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RandomResizedCropConfig:
+        if self.crop_min_scale > self.crop_max_scale:
+            raise fault(
+                f"crop_min_scale {self.crop_min_scale} is above crop_max_scale "
+                f"{self.crop_max_scale}; swap them"
+            )
+        return self
+
+
+class Chance(Section):
+    """An operation applied with some probability."""
+
+    enabled: bool = True
+    """False switches the operation off whatever its probability."""
+    prob: Probability = 0.0
+    """Probability of applying it to a view."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it is ever applied."""
+        return self.enabled and self.prob > 0
+
+
+class ColorJitterConfig(Chance):
+    """Random brightness, contrast, saturation and hue, in random order."""
+
+    brightness: float = Field(0.0, ge=0)
+    """Factor drawn from [1 - b, 1 + b], not below 0."""
+    contrast: float = Field(0.0, ge=0)
+    """Factor drawn from [1 - c, 1 + c], not below 0."""
+    saturation: float = Field(0.0, ge=0)
+    """Factor drawn from [1 - s, 1 + s], not below 0."""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """Shift drawn from [-hue, hue], in turns of the colour circle."""
+
+
+class Augmentation(Section):
+    """One recipe for views; several entries make several kinds of view."""
+
+    rrc: RandomResizedCropConfig = RandomResizedCropConfig()
+    color_jitter: ColorJitterConfig = ColorJitterConfig()
+    grayscale: Chance = Chance()
+    gaussian_blur: Chance = Chance()
+    """Sigma uniform in [0.1, 2] pixels."""
+    solarization: Chance = Chance()
+    """Inverts values from 128 up."""
+    equalization: Chance = Chance()
+    """Histogram equalization."""
+    horizontal_flip: Chance = Chance()
+    crop_size: Positive = 224
+    """Side of the view, in pixels."""
+    num_crops: Positive = 2
+    """How many views of this kind each image gives."""
+
+
+class Data(Section):
+    """What is trained on."""
+
+    dataset: str = "digits"
+    """digits, cifar10, cifar100, stl10, celeba, imagenet, imagenet100, imagenet10 or custom."""
+    train_path: str | None = None
+    """Folder (or .h5 file) of the training images; for torchvision's sets, their root folder."""
+    val_path: str | None = None
+    """The same for validation; without one, custom data is trained without validation."""
+    format: Literal["image_folder", "h5"] = "image_folder"
+    """How images are stored; h5 files come from scripts/utils/images_to_h5.py."""
+    download: bool = False
+    """Let torchvision fetch a missing data set."""
+    num_workers: int = Field(4, ge=0)
+    """Loader processes of each training process."""
+    preload: bool = False
+    """Read all files into memory, still encoded, before training."""
+    fraction: float = Field(-1.0, le=1)
+    """Part of the training set to use, the same part of every class; -1 is all of it."""
+    no_labels: bool = False
+    """Take every image under train_path and train without probes."""
+
+    @model_validator(mode="after")
+    def _fraction(self) -> Data:
+        if self.fraction != -1 and self.fraction <= 0:
+            raise fault(f"fraction is {self.fraction}; give a number in (0, 1], or -1 for all")
+        return self
+
+
+class Optimizer(Section):
+    """How weights are updated. Rates are per 256 images: see lr."""
+
+    name: Literal["lars", "sgd", "adam", "adamw"] = "lars"
+    batch_size: int = Field(256, ge=2)
+    """Images per process and step (each gives several views)."""
+    lr: float = Field(0.3, gt=0)
+    """Base rate; the rate used is lr * batch_size * processes / 256 (* accumulated batches)."""
+    classifier_lr: float = Field(0.1, gt=0)
+    """Base rate of the online probes, scaled alike."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Weight decay of backbone and projector (the probes have none)."""
+    exclude_bias_n_norm_wd: bool = False
+    """No weight decay on one-dimensional parameters."""
+    kwargs: Any = {}
+    """The optimizer's own options, declared in solo/optim."""
+
+
+class Scheduler(Section):
+    """How rates change over a run."""
+
+    name: Literal["warmup_cosine", "step", "exponential", "none"] = "warmup_cosine"
+    warmup_epochs: float = Field(10, ge=0)
+    """Epochs of linear warm-up. A run of 10 epochs or fewer that does not set it takes a tenth."""
+    warmup_start_lr: float = Field(3e-5, ge=0)
+    """Rate of the first step."""
+    min_lr: float = Field(0.0, ge=0)
+    """Rate of the last step."""
+    lr_decay_steps: list[Positive] = []
+    """Epochs at which `step` divides the rates by 10."""
+    gamma: float = Field(0.95, gt=0, le=1)
+    """Factor of `exponential`, per epoch."""
+    interval: Literal["step", "epoch"] = "step"
+    """Whether rates move every step or every epoch."""
+
+
+class Checkpoint(Section):
+    """What is saved, and where."""
+
+    enabled: bool = True
+    """Save during training; last.ckpt is written at the end of a run in any case."""
+    dir: str = "trained_models"
+    """Runs go to <dir>/<method>/<name>-<id>/."""
+    frequency: Positive = 1
+    """Epochs between saves."""
+    keep_prev: bool = False
+    """Keep every saved epoch beside last.ckpt."""
+
+
+class AutoResume(Section):
+    """Continue the newest unfinished run of the same config."""
+
+    enabled: bool = False
+    max_hours: float = Field(36, gt=0)
+    """How old its last checkpoint may be."""
+
+
+class KNNEval(Section):
+    """Online k-nearest-neighbour accuracy of the backbone's features."""
+
+    enabled: bool = False
+    k: Positive = 20
+    distance_func: Literal["cosine", "euclidean"] = "cosine"
+    bank_size: Positive = 65536
+    """How many of the newest training features are compared with."""
+
+
+class MLPProbe(Section):
+    """Online MLP probes on backbone and projector features, beside the linear ones."""
+
+    enabled: bool = False
+    num_layers: int = Field(3, ge=2)
+    """Linear layers in each."""
+
+
+class WandB(Section):
+    """Weights & Biases."""
+
+    enabled: bool = False
+    entity: str | None = None
+    project: str = "solo"
+    offline: bool = False
+    """Write the run to its folder only; `wandb sync` uploads it later."""
+
+
+PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed", "64", "64-true")
+
+
+class Config(Section):
+    """A whole pretraining run."""
+
+    name: str = "run"
+    """First part of the run folder's name."""
+    method: str = "rectified_lpjepa"
+    seed: int = Field(5, ge=0)
+    """Every random draw of the run follows from it."""
+    backbone: Backbone = Backbone()
+    method_kwargs: Any = {}
+    """The method's own options, declared in solo/methods."""
+    data: Data = Data()
+    augmentations: list[Augmentation] = Field(
+        default=[
+            Augmentation(
+                rrc=RandomResizedCropConfig(crop_min_scale=0.2),
+                color_jitter=ColorJitterConfig(
+                    prob=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1
+                ),
+                grayscale=Chance(prob=0.2),
+                gaussian_blur=Chance(prob=0.5),
+                solarization=Chance(prob=0.1),
+                horizontal_flip=Chance(prob=0.5),
+            )
+        ],
+        min_length=1,
+    )
+    optimizer: Optimizer = Optimizer()
+    scheduler: Scheduler = Scheduler()
+    checkpoint: Checkpoint = Checkpoint()
+    auto_resume: AutoResume = AutoResume()
+    resume_from_checkpoint: str | None = None
+    """A checkpoint of the same config to continue from."""
+    knn_eval: KNNEval = KNNEval()
+    mlp_probe: MLPProbe = MLPProbe()
+    wandb: WandB = WandB()
+    channels_last: bool = True
+    """Memory format of images and convolutions."""
+
+    # Lightning's Trainer arguments.
+    max_epochs: Positive = 100
+    max_steps: int = Field(-1, ge=-1)
+    """Stop after this many optimizer steps; -1 for max_epochs alone."""
+    devices: int | list[Annotated[int, Field(ge=0)]] | str = "auto"
+    """How many devices, which ones (a list), "auto" or -1 for all."""
+    num_nodes: Positive = 1
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    strategy: str = "auto"
+    """auto, ddp, ddp_find_unused_parameters_true …; one process needs none."""
+    precision: str = "32"
+    """32, 16-mixed, bf16-mixed, 64. Losses compute in float32 whatever it is."""
+    sync_batchnorm: bool = False
+    """BatchNorm statistics of the global batch (GPU only)."""
+    accumulate_grad_batches: Positive = 1
+    gradient_clip_val: float | None = Field(None, gt=0)
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    check_val_every_n_epoch: Positive = 1
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+    deterministic: bool = False
+    benchmark: bool | None = None
+    detect_anomaly: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalise(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            data = dict(data)
+            if isinstance(data.get("precision"), int):
+                data["precision"] = {16: "16-mixed"}.get(data["precision"], str(data["precision"]))
+            epochs, scheduler = data.get("max_epochs", 100), data.get("scheduler") or {}
+            short = isinstance(epochs, int) and epochs <= 10
+            if short and isinstance(scheduler, Mapping) and "warmup_epochs" not in scheduler:
+                data["scheduler"] = {**scheduler, "warmup_epochs": epochs / 10}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.precision not in PRECISIONS:
+            raise fault(f"precision is {self.precision!r}; choose from {', '.join(PRECISIONS)}")
+        if isinstance(self.devices, str) and self.devices not in ("auto", "-1"):
+            raise fault(f'devices is {self.devices!r}; give a number, a list or "auto"')
+        if isinstance(self.devices, int) and self.devices < 1 and self.devices != -1:
+            raise fault(f"devices is {self.devices}; give 1 or more, or -1 for all")
+        if isinstance(self.devices, list) and not self.devices:
+            raise fault("devices is an empty list; name at least one device")
+        warm_up = self.scheduler.name == "warmup_cosine" and self.scheduler.warmup_epochs
+        if warm_up and warm_up > self.max_epochs:
+            raise fault(
+                f"scheduler.warmup_epochs is {warm_up:g} but max_epochs is {self.max_epochs}; "
+                "warm-up must fit in the run"
+            )
+        if self.scheduler.name == "step" and not self.scheduler.lr_decay_steps:
+            raise fault("scheduler.name is step, but scheduler.lr_decay_steps lists no epochs")
+        if not self.name or re.search(r"[/\\\s]", self.name):
+            raise fault(f"name is {self.name!r}; it names a folder: no slash, no space")
+        if sum(entry.num_crops for entry in self.augmentations) < 2:
+            raise fault("augmentations make one view an image; at least 2 are needed (num_crops)")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved config as plain values, fit for YAML and for a checkpoint."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,107 @@
+"""The only calls to ``torch.distributed``: rank facts and differentiable collectives.
+
+The gradient convention. Every process computes the same scalar, a function of the global batch,
+and calls ``backward`` on it; DistributedDataParallel then *averages* parameter gradients over the
+``W`` processes. The collectives here are scaled for exactly that: the averaged gradient equals the
+gradient that one process holding the whole batch would get.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Whether a process group is up and holds more than one process."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def world_size() -> int:
+    """Number of processes, 1 outside a process group."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def rank() -> int:
+    """This process's number, 0 outside a process group."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def share(count: int) -> tuple[int, int]:
+    """The contiguous range ``[start, stop)`` of ``count`` items that this process works on."""
+    here, processes = rank(), world_size()
+    return count * here // processes, count * (here + 1) // processes
+
+
+class _Gather(torch.autograd.Function):
+    """[B, …] on each process -> [W, B, …] on all; the adjoint sums and takes its own part."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        if dist.get_backend() == "nccl":
+            own = torch.empty_like(grad[0])
+            dist.reduce_scatter_tensor(own, grad)
+            return own
+        grad = grad.clone()  # autograd may share this buffer with another branch
+        dist.all_reduce(grad)
+        return grad[rank()]
+
+
+class _AllSum(torch.autograd.Function):
+    """Sum over processes. The result is used alike by all of them, so the adjoint is a factor W."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone().contiguous()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * world_size()
+
+
+def gather(x: Tensor, dim: int = 0) -> Tensor:
+    """Concatenate ``x`` of all processes along ``dim``, in rank order; differentiable.
+
+    Every process must bring the same shape.
+    """
+    if not is_distributed():
+        return x
+    parts: Tensor = _Gather.apply(x)
+    return torch.cat(parts.unbind(0), dim=dim)
+
+
+def all_sum(x: Tensor) -> Tensor:
+    """Elementwise sum of ``x`` over processes; differentiable."""
+    return _AllSum.apply(x) if is_distributed() else x
+
+
+def all_mean(x: Tensor) -> Tensor:
+    """Elementwise mean of ``x`` over processes; differentiable."""
+    return all_sum(x) / world_size() if is_distributed() else x
+
+
+def broadcast_object(value: Any) -> Any:
+    """Process 0's plain Python ``value`` on every process."""
+    if not is_distributed():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if is_distributed():
+        dist.barrier()

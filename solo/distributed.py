@@ -8,6 +8,7 @@ gradient that one process holding the whole batch would get.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -105,3 +106,16 @@ def barrier() -> None:
     """Wait until every process is here."""
     if is_distributed():
         dist.barrier()
+
+
+def launched_by_cluster() -> bool:
+    """Whether srun or torchrun started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def is_first_launched() -> bool:
+    """Whether this process will be rank 0, before there is a process group."""
+    for variable in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if variable in os.environ:
+            return int(os.environ[variable]) == 0
+    return True

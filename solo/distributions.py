@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -247,7 +248,7 @@ def _integrate_phase(t: np.ndarray, law: GeneralizedGaussian) -> np.ndarray:
     previous, panels = np.full(t.shape, np.inf + 0j), 8
     while True:
         result = np.zeros(t.shape, dtype=np.complex128)
-        edges = np.concatenate([np.linspace(a, b, panels + 1)[:-1] for a, b in zip(cuts, cuts[1:])])
+        edges = np.concatenate([np.linspace(a, b, panels + 1)[:-1] for a, b in pairwise(cuts)])
         edges = np.append(edges, cuts[-1])
         half = np.diff(edges) / 2
         v = (edges[:-1] + half)[:, None] + half[:, None] * nodes

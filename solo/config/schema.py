@@ -19,7 +19,7 @@ class Backbone(Section):
 
     name: str = "resnet18"
     """A torchvision ResNet (resnet18, resnet50, …) or any timm model name."""
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to the constructor (timm: patch_size, drop_path_rate, pretrained, …)."""
 
 
@@ -132,7 +132,7 @@ class Optimizer(Section):
     """Weight decay of backbone and projector (the probes have none)."""
     exclude_bias_n_norm_wd: bool = False
     """No weight decay on one-dimensional parameters."""
-    kwargs: Any = {}
+    kwargs: Any = Field(default_factory=dict)
     """The optimizer's own options, declared in solo/optim."""
 
 
@@ -146,7 +146,7 @@ class Scheduler(Section):
     """Rate of the first step."""
     min_lr: float = Field(0.0, ge=0)
     """Rate of the last step."""
-    lr_decay_steps: list[Positive] = []
+    lr_decay_steps: list[Positive] = Field(default_factory=list)
     """Epochs at which `step` divides the rates by 10."""
     gamma: float = Field(0.95, gt=0, le=1)
     """Factor of `exponential`, per epoch."""
@@ -215,7 +215,7 @@ class Config(Section):
     seed: int = Field(5, ge=0)
     """Every random draw of the run follows from it."""
     backbone: Backbone = Backbone()
-    method_kwargs: Any = {}
+    method_kwargs: Any = Field(default_factory=dict)
     """The method's own options, declared in solo/methods."""
     data: Data = Data()
     augmentations: list[Augmentation] = Field(

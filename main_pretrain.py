@@ -1,0 +1,28 @@
+"""Pretrain a representation: ``python main_pretrain.py [--config-path …] [key=value …]``."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from solo.config import ConfigError
+from solo.config.cli import force_overrides, prepare_hydra
+
+
+@hydra.main(
+    version_base="1.3", config_path="scripts/pretrain/digits", config_name="rectified_lpjepa"
+)
+def main(cfg: DictConfig) -> None:
+    """Compose the config and run it."""
+    from solo.pretrain import run  # after Hydra, so that --help answers at once
+
+    try:
+        run(cfg)
+    except ConfigError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    prepare_hydra()
+    sys.argv[1:] = force_overrides(sys.argv[1:])
+    main()

@@ -1,0 +1,86 @@
+"""A name to a network that answers ``num_features`` and maps [B, C, H, W] to [B, F]."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import timm
+import torchvision
+from torch import nn
+
+from solo.config import ConfigError, unknown_name
+
+# Images up to this side get the 3x3 stem (ResNets) and small patches (ViTs).
+SMALL_IMAGE = 32
+
+VIT_NAMES = {f"vit_{size}": f"vit_{size}_patch16_224" for size in ("tiny", "small", "base")}
+VIT_NAMES["vit_large"] = "vit_large_patch16_224"
+
+
+def torchvision_resnets() -> list[str]:
+    """Names of torchvision's ResNets."""
+    return torchvision.models.list_models(
+        module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"]
+    )
+
+
+def build_backbone(name: str, kwargs: dict[str, Any], image_size: int) -> nn.Module:
+    """Build a backbone without a classification head.
+
+    Torchvision's ResNets go by their names, everything else is timm's. Up to 32 px, a ResNet's
+    stem becomes a 3x3 convolution of stride 1 and padding 2 without max-pooling. ViTs are built
+    for ``image_size`` and take other sizes too; up to 32 px, their default patch is 4 px.
+
+    Args:
+        name: resnet18, vit_small, convnext_tiny, or any timm model name.
+        kwargs: for the constructor.
+        image_size: side of the (global) views, in pixels.
+
+    Raises:
+        ConfigError: for a name nobody knows, or kwargs the constructor refuses.
+    """
+    try:
+        if name in torchvision_resnets():
+            network = torchvision.models.get_model(name, **kwargs)
+            network.num_features = network.fc.in_features
+            network.fc = nn.Identity()
+        else:
+            network = _from_timm(name, kwargs, image_size)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"The backbone {name} cannot be built with backbone.kwargs {kwargs} "
+            f"for {image_size} px images: {error}"
+        ) from error
+    if image_size <= SMALL_IMAGE:
+        _shrink_stem(network)
+    return network
+
+
+def _from_timm(name: str, kwargs: dict[str, Any], image_size: int) -> nn.Module:
+    options: dict[str, Any] = {"num_classes": 0, **kwargs}
+    if name in VIT_NAMES:
+        options.setdefault("patch_size", 4 if image_size <= SMALL_IMAGE else 16)
+    timm_name = VIT_NAMES.get(name, name)
+    if not timm.is_model(timm_name):
+        raise unknown_name(
+            "backbone", name, [*torchvision_resnets(), *VIT_NAMES, *timm.list_models()]
+        )
+    family = inspect.getmodule(timm.model_entrypoint(timm_name))
+    if family is not None and family.__name__ == "timm.models.vision_transformer":
+        options.setdefault("img_size", image_size)
+        options.setdefault("dynamic_img_size", True)
+    return timm.create_model(timm_name, **options)
+
+
+def _shrink_stem(network: nn.Module) -> None:
+    """Replace a ResNet's 7x7, stride 2 stem; other networks are left as they are."""
+    stem, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
+    if isinstance(stem, nn.Conv2d) and isinstance(pool, nn.MaxPool2d):
+        network.conv1 = nn.Conv2d(
+            stem.in_channels, stem.out_channels, kernel_size=3, stride=1, padding=2, bias=False
+        )
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.maxpool = nn.Identity()

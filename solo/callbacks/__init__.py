@@ -1,0 +1,18 @@
+"""What watches a run and never changes its mathematics."""
+
+from solo.callbacks.checkpoint import Checkpoints
+from solo.callbacks.folder import RunFolder, choose_folder
+from solo.callbacks.knn import KNNMonitor
+from solo.callbacks.metrics_csv import MetricsCSV
+from solo.callbacks.progress import RunProgress
+from solo.callbacks.sparsity import SparsityMonitor
+
+__all__ = [
+    "Checkpoints",
+    "KNNMonitor",
+    "MetricsCSV",
+    "RunFolder",
+    "RunProgress",
+    "SparsityMonitor",
+    "choose_folder",
+]

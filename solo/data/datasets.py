@@ -1,0 +1,214 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+
+from solo import rng
+from solo.config import ConfigError, unknown_name
+from solo.config.schema import Data
+from solo.data.folders import class_folders, h5_file, imagenet100_classes, unlabelled_tree
+from solo.data.sources import ArraySource, EncodedSource, FolderSource, ImageSource, take_fraction
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Splits(NamedTuple):
+    """Training images, and validation images where there are any."""
+
+    train: ImageSource
+    val: ImageSource | None
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """How a data set is loaded and normalised.
+
+    ``whole``: validation takes whole images (they are small) instead of a centre crop.
+    """
+
+    load: Callable[[Data], Splits]
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    whole: bool = False
+
+
+def load_splits(data: Data, seed: int) -> Splits:
+    """The configured data set.
+
+    Raises:
+        ConfigError: for an unknown name, missing files, or classes that differ between the
+            splits.
+    """
+    train, val = dataset_spec(data.dataset).load(data)
+    if val is not None and train.classes != val.classes and not data.no_labels:
+        odd = sorted(set(train.classes) ^ set(val.classes))
+        raise ConfigError(
+            f"data.train_path and data.val_path have different classes ({len(train.classes)} and "
+            f"{len(val.classes)}); in one only: {', '.join(odd[:5])}"
+        )
+    train = take_fraction(train, data.fraction, rng.generator(seed, "fraction"))
+    if data.preload:
+        for source, what in ((train, "training images"), (val, "validation images")):
+            if isinstance(source, EncodedSource):
+                source.preload(what)
+    return Splits(train, val)
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """The entry of a data set.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest ones.
+    """
+    if name not in DATASETS:
+        raise unknown_name("data.dataset", name, DATASETS)
+    return DATASETS[name]
+
+
+def _digits(data: Data) -> Splits:
+    """scikit-learn's 1,797 8x8 digits (UCI): a fixed fifth of every class is for validation."""
+    from sklearn.datasets import load_digits  # a slow import that no other data set needs
+    from sklearn.model_selection import train_test_split
+
+    content = load_digits()
+    images = torch.from_numpy(np.round(content.images * 255 / 16).astype(np.uint8))[:, None]
+    labels = torch.from_numpy(content.target)
+    parts = train_test_split(
+        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=content.target
+    )
+    names = [str(digit) for digit in range(10)]
+    train, val = (ArraySource(images[part], labels[part], names) for part in parts)
+    return Splits(train, val)
+
+
+def _torchvision(make: Callable[[str, bool], Any], path: str | None, data: Data, key: str) -> Any:
+    """One split of a torchvision data set.
+
+    Raises:
+        ConfigError: where its files are not there.
+    """
+    root = path or "datasets"
+    try:
+        return make(root, data.download)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{key}: {data.dataset} was not found in {root} (or is damaged). Name the folder that "
+            f"holds it with ++{key}=<folder>, or let torchvision fetch it: ++data.download=true"
+        ) from error
+
+
+def _cifar(cls: type[torchvision.datasets.CIFAR10]) -> Callable[[Data], Splits]:
+    def load(data: Data) -> Splits:
+        def split(train: bool) -> ImageSource:
+            key = "data.train_path" if train else "data.val_path"
+            content = _torchvision(
+                lambda root, download: cls(root, train=train, download=download),
+                data.train_path if train else (data.val_path or data.train_path),
+                data,
+                key,
+            )
+            images = torch.from_numpy(content.data).permute(0, 3, 1, 2).contiguous()
+            return ArraySource(images, torch.tensor(content.targets), list(content.classes))
+
+        return Splits(split(True), split(False))
+
+    return load
+
+
+def _stl10(data: Data) -> Splits:
+    """Labelled and unlabelled training images together (label -1), and the test set."""
+
+    def split(part: str, path: str | None, key: str) -> ImageSource:
+        content = _torchvision(
+            lambda root, download: torchvision.datasets.STL10(root, part, download=download),
+            path,
+            data,
+            key,
+        )
+        labels = torch.from_numpy(content.labels.astype(np.int64))
+        return ArraySource(torch.from_numpy(content.data), labels, list(content.classes))
+
+    part = "train" if data.no_labels else "train+unlabeled"
+    return Splits(
+        split(part, data.train_path, "data.train_path"),
+        split("test", data.val_path or data.train_path, "data.val_path"),
+    )
+
+
+def _celeba(data: Data) -> Splits:
+    """Faces with 40 binary attributes each: labels [N, 40]."""
+
+    def split(part: str, path: str | None, key: str) -> ImageSource:
+        content = _torchvision(
+            lambda root, download: torchvision.datasets.CelebA(root, part, download=download),
+            path,
+            data,
+            key,
+        )
+        from pathlib import Path
+
+        root = Path(content.root) / content.base_folder / "img_align_celeba"
+        names = [name for name in content.attr_names if name]
+        return FolderSource(root, list(content.filename), content.attr, names)
+
+    return Splits(
+        split("train", data.train_path, "data.train_path"),
+        split("valid", data.val_path or data.train_path, "data.val_path"),
+    )
+
+
+def _images(only: Callable[[], list[str]] | None = None) -> Callable[[Data], Splits]:
+    """Image folders or HDF5 files; ``only``: the classes to take of a larger tree."""
+
+    def load(data: Data) -> Splits:
+        def split(path: str | None, key: str) -> ImageSource:
+            if data.format == "h5":
+                return h5_file(path, key, data.no_labels)
+            if data.no_labels:
+                return unlabelled_tree(path, key)
+            return class_folders(path, key, only() if only else None)
+
+        train = split(data.train_path, "data.train_path")
+        val = split(data.val_path, "data.val_path") if data.val_path else None
+        return Splits(train, val)
+
+    return load
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    # Mean and standard deviation of the training split.
+    "digits": DatasetSpec(_digits, (0.305,) * 3, (0.376,) * 3, whole=True),
+    "cifar10": DatasetSpec(
+        _cifar(torchvision.datasets.CIFAR10),
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        whole=True,
+    ),
+    "cifar100": DatasetSpec(
+        _cifar(torchvision.datasets.CIFAR100),
+        (0.5071, 0.4865, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+        whole=True,
+    ),
+    "stl10": DatasetSpec(_stl10, (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261), whole=True),
+    "celeba": DatasetSpec(_celeba),
+    "imagenet": DatasetSpec(_images()),
+    "imagenet100": DatasetSpec(_images(imagenet100_classes)),
+    "imagenet10": DatasetSpec(_images()),
+    "custom": DatasetSpec(_images()),
+}
+
+
+def label_facts(labels: Tensor, classes: list[str]) -> tuple[int, bool]:
+    """How many outputs a probe needs (0: no labels), and whether they are binary attributes."""
+    if labels.ndim > 1:
+        return labels.shape[1], True
+    return (len(classes) if bool((labels >= 0).any()) else 0), False

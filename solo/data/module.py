@@ -1,0 +1,98 @@
+"""The LightningDataModule: loaders for training and validation."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from solo import distributed
+from solo.config import Config, ConfigError
+from solo.data.batches import (
+    Batch,
+    TrainingSampler,
+    TrainingViews,
+    ValidationSampler,
+    ValidationViews,
+)
+from solo.data.datasets import dataset_spec, label_facts, load_splits
+
+
+class ImageData(pl.LightningDataModule):
+    """The configured data set as loaders of :class:`Batch`.
+
+    Reads the data set's index (and, with ``preload``, its files) when it is built, so that a
+    missing path stops a run before anything long starts.
+
+    Raises:
+        ConfigError: as :func:`load_splits` does, and for a batch larger than the data.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = dataset_spec(config.data.dataset)
+        self.train, self.val = load_splits(config.data, config.seed)
+        self.num_classes, self.multilabel = label_facts(self.train.labels, self.train.classes)
+        if config.data.no_labels:
+            self.num_classes = 0
+        self.check_batch(1)
+
+    def check_batch(self, processes: int) -> None:
+        """Whether one global batch can be filled.
+
+        Raises:
+            ConfigError: where it cannot.
+        """
+        batch, images = self.config.optimizer.batch_size, len(self.train)
+        if batch * processes > images:
+            raise ConfigError(
+                f"optimizer.batch_size {batch} x {processes} processes is more than the {images} "
+                f"training images; set ++optimizer.batch_size={max(2, images // processes)} or less"
+            )
+
+    def logging_interval(self, wanted: int, processes: int) -> int:
+        """``wanted`` optimizer steps, or fewer where an epoch has fewer."""
+        batches = len(self.train) // (self.config.optimizer.batch_size * processes)
+        return max(1, min(wanted, batches // self.config.accumulate_grad_batches))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Random views, in the order of the seed."""
+        self.check_batch(distributed.world_size())
+        sampler = TrainingSampler(
+            len(self.train),
+            self.config.optimizer.batch_size,
+            self.config.seed,
+            distributed.rank(),
+            distributed.world_size(),
+        )
+        views = TrainingViews(self.train, self.config.augmentations, self.config.seed)
+        return self._loader(views, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """One view without randomness of each image; no loader where there is no split."""
+        if self.val is None:
+            return []
+        sampler = ValidationSampler(
+            len(self.val),
+            self.config.optimizer.batch_size,
+            distributed.rank(),
+            distributed.world_size(),
+        )
+        size = self.config.augmentations[0].crop_size
+        return self._loader(ValidationViews(self.val, size, self.spec.whole), sampler)
+
+    def _loader(
+        self,
+        views: TrainingViews | ValidationViews,
+        sampler: TrainingSampler | ValidationSampler,
+    ) -> DataLoader[Batch]:
+        workers = self.config.data.num_workers
+        return DataLoader(
+            views,  # type: ignore[arg-type]
+            sampler=sampler,
+            batch_size=None,  # the sampler gives whole batches of keys
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+        )

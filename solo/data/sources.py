@@ -1,0 +1,193 @@
+"""Where images come from: arrays in memory, files in folders, or bytes in an HDF5 file.
+
+Every source answers ``len``, ``image(i)`` (uint8, [3, H, W]) and ``labels`` (int64, [N], or
+[N, A] for A binary attributes; -1 where there is no label).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
+
+
+class BadImageError(RuntimeError):
+    """A file that does not decode; the message holds its path."""
+
+
+class ImageSource(Protocol):
+    """What the rest of the data path needs of a data set."""
+
+    labels: Tensor
+    classes: list[str]
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Tensor:
+        """uint8 [3, H, W]."""
+        ...
+
+
+class ArraySource:
+    """A data set that fits in memory.
+
+    Args:
+        images: uint8 [N, C, H, W], C of 1 or 3.
+        labels: [N] or [N, A].
+        classes: their names.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
+        self.images = images
+        self.labels = labels.long()
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> Tensor:
+        """uint8 [3, H, W]."""
+        return self.images[index].expand(3, -1, -1)
+
+
+class EncodedSource:
+    """Base of sources whose images are decoded on demand, from ``read(index)``."""
+
+    def __init__(self, names: Sequence[str], labels: Tensor, classes: list[str]) -> None:
+        self.names = np.array(names)  # one buffer: no reference counts for workers to touch
+        self.labels = labels.long()
+        self.classes = classes
+        self._bytes: Tensor | None = None
+        self._ends: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """The encoded image."""
+        raise NotImplementedError
+
+    def where(self, index: int) -> str:
+        """What to call this image in an error."""
+        return str(self.names[index])
+
+    def image(self, index: int) -> Tensor:
+        """uint8 [3, H, W].
+
+        Raises:
+            BadImageError: where the image does not decode.
+        """
+        try:
+            with Image.open(io.BytesIO(self._encoded(index))) as image:
+                return TF.pil_to_tensor(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, KeyError) as error:
+            raise BadImageError(
+                f"{self.where(index)} cannot be read as an image: {error}. "
+                "Repair or remove the file."
+            ) from error
+
+    def preload(self, what: str) -> None:
+        """Read everything into one buffer, still encoded, with a progress bar."""
+        chunks = [self.read(i) for i in track(range(len(self)), f"Reading {what} into memory")]
+        ends = torch.tensor([len(chunk) for chunk in chunks]).cumsum(0)
+        # One shared tensor: worker processes see the same pages instead of copies.
+        self._bytes = torch.frombuffer(bytearray(b"".join(chunks)), dtype=torch.uint8)
+        self._bytes.share_memory_()
+        self._ends = ends
+
+    def _encoded(self, index: int) -> bytes:
+        if self._bytes is None or self._ends is None:
+            return self.read(index)
+        start = int(self._ends[index - 1]) if index else 0
+        return self._bytes[start : int(self._ends[index])].numpy().tobytes()
+
+
+class FolderSource(EncodedSource):
+    """Image files; ``names`` are their paths below ``root``."""
+
+    def __init__(
+        self, root: Path, names: Sequence[str], labels: Tensor, classes: list[str]
+    ) -> None:
+        super().__init__(names, labels, classes)
+        self.root = root
+
+    def read(self, index: int) -> bytes:
+        """The file's bytes."""
+        return (self.root / str(self.names[index])).read_bytes()
+
+    def where(self, index: int) -> str:
+        """The file's path."""
+        return str(self.root / str(self.names[index]))
+
+
+class H5Source(EncodedSource):
+    """Encoded images in an HDF5 file: one group a class, one uint8 array an image."""
+
+    def __init__(
+        self, path: Path, names: Sequence[str], labels: Tensor, classes: list[str]
+    ) -> None:
+        super().__init__(names, labels, classes)
+        self.path = path
+        self._file: h5py.File | None = None
+
+    def read(self, index: int) -> bytes:
+        """The stored bytes. Each process opens the file for itself, at its first image."""
+        if self._file is None:
+            self._file = h5py.File(self.path, "r")
+        return bytes(np.asarray(self._file[str(self.names[index])]).tobytes())
+
+    def where(self, index: int) -> str:
+        """File and key."""
+        return f"{self.path}:{self.names[index]}"
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_file": None}
+
+
+class Subset:
+    """Some images of a source, in the order of ``indices``."""
+
+    def __init__(self, source: ImageSource, indices: Tensor) -> None:
+        self.source = source
+        self.indices = indices
+        self.labels = source.labels[indices]
+        self.classes = source.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def image(self, index: int) -> Tensor:
+        """uint8 [3, H, W]."""
+        return self.source.image(int(self.indices[index]))
+
+
+def take_fraction(source: ImageSource, fraction: float, generator: torch.Generator) -> ImageSource:
+    """The same part of every class (at least one image of each), drawn once.
+
+    Args:
+        source: the whole set.
+        fraction: in (0, 1]; -1 is all of it.
+        generator: of the draw.
+    """
+    if fraction in (-1, 1):
+        return source
+    order = torch.randperm(len(source), generator=generator)
+    if source.labels.ndim > 1:  # attributes have no classes to balance
+        return Subset(source, order[: max(1, round(fraction * len(order)))].sort().values)
+    labels = source.labels[order]
+    kept = [
+        members[: max(1, round(fraction * len(members)))]
+        for members in (order[labels == label] for label in labels.unique())
+    ]
+    return Subset(source, torch.cat(kept).sort().values)

@@ -1,0 +1,198 @@
+"""What all methods share: views in, features out, one loss, online probes, optimizer.
+
+A method subclasses :class:`SSLMethod`, declares its options as a :class:`MethodKwargs` and writes
+``compute_loss``. Shapes: V views, B images on this process, F backbone features, D embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from solo import distributed, rng
+from solo.backbones import build_backbone
+from solo.config import Config, Section
+from solo.data import Batch
+from solo.methods.probes import OnlineProbes, Scores, means
+from solo.methods.projectors import ProjectorType, build_projector
+from solo.optim import build_optimizer, build_scheduler, parameter_groups
+
+
+class MethodKwargs(Section):
+    """``method_kwargs`` of every method."""
+
+    proj_hidden_dim: int = Field(2048, ge=1)
+    """Width of the projector's hidden layers."""
+    proj_output_dim: int = Field(2048, ge=1)
+    """Size D of the embedding."""
+    projector_type: ProjectorType = "mlp"
+    """`rectified_mlp` ends with a ReLU: non-negative, sparse embeddings."""
+    add_projector_classifier: bool = False
+    """Also probe the projector's output."""
+    logging_interval: int = Field(50, ge=1)
+    """Steps between logged values."""
+
+
+class Loss(NamedTuple):
+    """A method's loss, and the values to log beside it (names without "train_")."""
+
+    total: Tensor
+    logs: dict[str, Tensor]
+
+
+class SSLMethod(pl.LightningModule):
+    """A backbone, a projector, one loss and online probes.
+
+    Args:
+        config: the resolved config.
+        normalize: uint8 images to network input.
+        num_classes: outputs of the probes, 0 for no probes.
+        multilabel: labels are binary attributes.
+    """
+
+    Kwargs: ClassVar[type[MethodKwargs]] = MethodKwargs
+
+    def __init__(
+        self,
+        config: Config,
+        normalize: nn.Module,
+        num_classes: int = 0,
+        multilabel: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.kwargs = config.method_kwargs
+        self.normalize = normalize
+        rng.seed_global(config.seed, "weights")
+        size = config.augmentations[0].crop_size
+        self.backbone = build_backbone(config.backbone.name, config.backbone.kwargs, size)
+        if config.channels_last:
+            self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.projector = build_projector(
+            self.kwargs.projector_type,
+            self.backbone.num_features,
+            self.kwargs.proj_hidden_dim,
+            self.kwargs.proj_output_dim,
+        )
+        self.probes: OnlineProbes | None = None
+        if num_classes:
+            proj = self.kwargs.proj_output_dim if self.kwargs.add_projector_classifier else 0
+            self.probes = OnlineProbes(
+                config, self.backbone.num_features, proj, num_classes, multilabel
+            )
+        self.facts: dict[str, float] = {}
+        """Numbers known before training, for the log and the summary."""
+        self.logged = False
+        """Whether the newest training step logged its values (callbacks follow suit)."""
+        self._val_scores: list[Scores] = []
+
+    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+        """The method's loss on the global batch.
+
+        Args:
+            h: [V, B, F] backbone features, float32.
+            z: [V, B, D] embeddings, float32.
+            step: (epoch, batch); it names the step's random draws.
+        """
+        raise NotImplementedError
+
+    def encode(self, views: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Views of each resolution, uint8 [V_r, B, 3, H_r, W_r] -> h [V, B, F] and z [V, B, D].
+
+        All views of a resolution go through the network as one batch.
+        """
+        features = []
+        for group in views:
+            images = self.normalize(group.flatten(0, 1))
+            if self.config.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            features.append(self.backbone(images).unflatten(0, group.shape[:2]))
+        h = torch.cat(features)
+        z = self.projector(h.flatten(0, 1)).unflatten(0, h.shape[:2])
+        return h, z
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """One step; callbacks get the detached features beside the loss."""
+        step = (self.current_epoch, batch_idx)
+        rng.seed_global(self.config.seed, "network", *step, distributed.rank())  # dropout
+        h, z = self.encode(batch.views)
+        log_now = self.logged = self.is_logging_step(batch_idx)
+        with torch.autocast(h.device.type, enabled=False):
+            h, z = h.float(), z.float()
+            loss, logs = self.compute_loss(h, z, step)
+            if self.probes is not None:
+                labels = batch.labels.repeat(h.shape[0], *[1] * (batch.labels.ndim - 1))
+                probe_loss, scores = self.probes(
+                    h.detach().flatten(0, 1), z.detach().flatten(0, 1), labels, metrics=log_now
+                )
+                loss = loss + probe_loss
+                if log_now:
+                    probe_means = means(scores)
+                    probe_means["class_loss"] = probe_means.pop("loss")
+                    logs = {**logs, **probe_means}
+        if log_now:
+            self.log_dict({f"train_{name}": value.detach() for name, value in logs.items()})
+            self.log_dict({"lr": self.optimizers().param_groups[0]["lr"], **self.facts})  # type: ignore[union-attr]
+        return {"loss": loss, "h": h.detach(), "z": z.detach(), "labels": batch.labels}
+
+    def is_logging_step(self, batch_idx: int) -> bool:
+        """Whether this batch ends an optimizer step after which Lightning's loggers listen."""
+        accumulated = self.config.accumulate_grad_batches
+        last = (batch_idx + 1) % accumulated == 0 or self.trainer.is_last_batch
+        return last and (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Score the probes; callbacks get the features."""
+        h, z = self.encode(batch.views)
+        h, z = h[0].float(), z[0].float()
+        if self.probes is not None:
+            with torch.autocast(h.device.type, enabled=False):
+                self._val_scores.append(self.probes(h, z, batch.labels)[1])
+        return {"h": h, "z": z, "labels": batch.labels}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the probes' results over all processes' images."""
+        if self._val_scores:
+            names = list(self._val_scores[0])
+            sums = torch.stack(
+                [torch.stack([scores[n].float() for scores in self._val_scores]) for n in names]
+            ).sum(1)
+            scores = Scores(zip(names, distributed.all_sum(sums)))
+            self.log_dict({f"val_{name}": value for name, value in means(scores).items()})
+            self._val_scores.clear()
+
+    def configure_optimizers(self) -> Any:
+        """The configured optimizer over backbone, projector and probes, and its schedule."""
+        options = self.config.optimizer
+        accumulated = self.config.accumulate_grad_batches
+        scale = options.batch_size * distributed.world_size() / 256 * accumulated
+        groups = parameter_groups(
+            self.learnable_parameters(),
+            options.lr * scale,
+            options.weight_decay,
+            options.exclude_bias_n_norm_wd,
+        )
+        if self.probes is not None:
+            probes = list(self.probes.parameters())
+            groups.append(
+                {"params": probes, "lr": options.classifier_lr * scale, "weight_decay": 0.0}
+            )
+        optimizer = build_optimizer(self.config, groups)
+        total = int(self.trainer.estimated_stepping_batches)
+        per_epoch = -(-self.trainer.num_training_batches // accumulated)
+        scheduler = build_scheduler(self.config, optimizer, per_epoch, total)
+        if scheduler is None:
+            return optimizer
+        interval = self.config.scheduler.interval
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": interval},
+        }
+
+    def learnable_parameters(self) -> list[Tensor]:
+        """Parameters that the method's loss trains, in a fixed order."""
+        return [*self.backbone.parameters(), *self.projector.parameters()]

@@ -1,0 +1,112 @@
+"""Online probes: classifiers trained beside the method, on features cut off from its gradient."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from solo.config import Config
+
+
+class Scores(dict[str, Tensor]):
+    """Sums over a batch by metric name, and ``count``, how many labelled rows they are over."""
+
+
+class OnlineProbes(nn.Module):
+    """A linear probe on the backbone's features, and optionally more.
+
+    Args:
+        config: ``mlp_probe`` adds MLP probes.
+        num_features: F, of the backbone.
+        proj_features: D of the projector, 0 for no probe on it.
+        num_classes: outputs C.
+        multilabel: labels are C binary attributes instead of one class.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        num_features: int,
+        proj_features: int,
+        num_classes: int,
+        multilabel: bool,
+    ) -> None:
+        super().__init__()
+        self.multilabel = multilabel
+        self.num_classes = num_classes
+        # The prefix of a head's metrics, beside "train_" or "val_".
+        heads: dict[str, nn.Module] = {"linear": nn.Linear(num_features, num_classes)}
+        if proj_features:
+            heads["proj"] = nn.Linear(proj_features, num_classes)
+        if config.mlp_probe.enabled:
+            layers = config.mlp_probe.num_layers
+            heads["mlp"] = _mlp(num_features, num_classes, layers)
+            if proj_features:
+                heads["proj_mlp"] = _mlp(proj_features, num_classes, layers)
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(
+        self, h: Tensor, z: Tensor, labels: Tensor, metrics: bool = True
+    ) -> tuple[Tensor, Scores]:
+        """Losses and scores of all heads.
+
+        Args:
+            h: [N, F], detached.
+            z: [N, D], detached.
+            labels: [N] or [N, C], -1 where there is none.
+            metrics: also count correct answers.
+
+        Returns:
+            The sum over heads of the mean loss, and the sums behind each metric.
+        """
+        present = labels >= 0 if labels.ndim == 1 else (labels >= 0).all(-1)
+        count = present.sum()
+        scores = Scores(count=count)
+        total = h.new_zeros(())
+        for name, head in self.heads.items():
+            logits = head(z if name.startswith("proj") else h)
+            loss = self._loss(logits, labels, present)
+            total = total + loss / count.clamp(min=1)
+            if metrics:
+                prefix = "" if name == "linear" else f"{name}_"
+                scores[f"{prefix}loss"] = loss.detach()
+                for k, correct in self._correct(logits.detach(), labels, present).items():
+                    scores[f"{prefix}acc{k}"] = correct
+        return total, scores
+
+    def _loss(self, logits: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+        """Sum over labelled rows."""
+        if self.multilabel:
+            targets = labels.clamp(min=0).to(logits.dtype)
+            rows = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+            return (rows * present).sum()
+        return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+
+    def _correct(self, logits: Tensor, labels: Tensor, present: Tensor) -> dict[int, Tensor]:
+        """Correct rows in the first k guesses; for attributes, the mean over attributes."""
+        if self.multilabel:
+            right = ((logits > 0) == (labels == 1)).float().mean(-1)
+            return {1: (right * present).sum()}
+        ks = [k for k in (1, 5) if k <= self.num_classes]
+        guesses = logits.topk(max(ks), dim=-1).indices
+        hits = guesses == labels[:, None]  # a missing label, -1, is never guessed
+        return {k: hits[:, :k].sum() for k in ks}
+
+
+def _mlp(features: int, outputs: int, layers: int) -> nn.Sequential:
+    """``layers`` linear layers as wide as the input, with BatchNorm and ReLU between them."""
+    blocks: list[nn.Module] = []
+    for _ in range(layers - 1):
+        blocks += [nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU(inplace=True)]
+    return nn.Sequential(*blocks, nn.Linear(features, outputs))
+
+
+def means(scores: Scores) -> dict[str, Tensor]:
+    """Each metric of ``scores``: accuracies in percent, losses per row."""
+    count = torch.clamp(scores["count"], min=1)
+    return {
+        name: value / count * (100 if "acc" in name else 1)
+        for name, value in scores.items()
+        if name != "count"
+    }

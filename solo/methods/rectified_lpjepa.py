@@ -1,0 +1,105 @@
+"""Rectified LpJEPA (arXiv 2602.01456): invariance plus rectified distribution matching."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from solo.config import fault
+from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian, SigmaMode
+from solo.losses.rectified_lpjepa import ProjectionVectorsType, RDMReg
+from solo.losses.vicreg import invariance_loss
+from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.projectors import ProjectorType
+
+
+class RectifiedLpJEPAKwargs(MethodKwargs):
+    """``method_kwargs`` of ``rectified_lpjepa``."""
+
+    projector_type: ProjectorType = "rectified_mlp"
+    """`rectified_mlp` ends with a ReLU: non-negative, sparse embeddings."""
+    invariance_loss_weight: float = Field(25.0, ge=0)
+    """Weight of the mean squared difference between views."""
+    rdm_reg_loss_weight: float = Field(125.0, ge=0)
+    """Weight of RDMReg."""
+    target_distribution: Literal["rectified_lp_distribution", "lp_distribution"] = (
+        "rectified_lp_distribution"
+    )
+    """`lp_distribution` is not rectified; with p = 2 it is LeJEPA's target."""
+    lp_norm_parameter: float = Field(1.0, gt=0)
+    """Shape p of the generalized Gaussian: 1 Laplace, 2 Gaussian."""
+    mean_shift_value: float | None = None
+    """Its location mu before rectification (0 if nothing is said): lower is sparser."""
+    target_l0: float | None = Field(None, gt=0, lt=1)
+    """The wanted fraction of non-zero features; sets mu, so mean_shift_value must not."""
+    mode_of_sigma: SigmaMode = "sigma_GN"
+    """Scale of unit variance before (`sigma_GN`) or after (`sigma_RGN`) rectification."""
+    num_projections: int = Field(8192, ge=1)
+    """Slices a step."""
+    projection_vectors_type: ProjectionVectorsType = "random"
+    """Where slices come from."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RectifiedLpJEPAKwargs:
+        rectified = self.target_distribution == "rectified_lp_distribution"
+        if self.projector_type == "rectified_mlp" and not rectified:
+            raise fault(
+                "projector_type rectified_mlp gives no negative features, but target_distribution "
+                "lp_distribution has them: choose mlp, or rectified_lp_distribution"
+            )
+        if self.target_l0 is not None and self.mean_shift_value is not None:
+            raise fault(
+                f"target_l0 {self.target_l0} sets the mean shift, but mean_shift_value "
+                f"{self.mean_shift_value} is given too: leave one out (or set it to null)"
+            )
+        if self.target_l0 is not None and not rectified:
+            raise fault("target_l0 needs target_distribution rectified_lp_distribution")
+        return self
+
+    def target(self) -> GeneralizedGaussian:
+        """The target distribution of each feature."""
+        p, mu = self.lp_norm_parameter, self.mean_shift_value or 0.0
+        if self.target_distribution == "lp_distribution":
+            return GeneralizedGaussian(p, mu)
+        if self.target_l0 is not None:
+            return RectifiedGeneralizedGaussian.with_expected_l0(
+                self.target_l0, p, self.mode_of_sigma
+            )
+        if self.mode_of_sigma == "sigma_RGN":
+            return RectifiedGeneralizedGaussian.with_unit_variance(p, mu)
+        return RectifiedGeneralizedGaussian(p, mu)
+
+
+class RectifiedLpJEPA(SSLMethod):
+    """``invariance_loss_weight * mse(z1, z2) + rdm_reg_loss_weight * RDMReg(z)``."""
+
+    Kwargs: ClassVar[type[MethodKwargs]] = RectifiedLpJEPAKwargs
+    kwargs: RectifiedLpJEPAKwargs
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        target = self.kwargs.target()
+        self.rdm_reg = RDMReg(
+            target,
+            num_projections=self.kwargs.num_projections,
+            projection_vectors_type=self.kwargs.projection_vectors_type,
+            seed=self.config.seed,
+        )
+        self.facts["expected_l0"] = target.expected_l0
+
+    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+        """See the class."""
+        invariance = invariance_loss(z)
+        rdm_reg = self.rdm_reg(z, step)
+        total = (
+            self.kwargs.invariance_loss_weight * invariance
+            + self.kwargs.rdm_reg_loss_weight * rdm_reg
+        )
+        logs = {
+            "rectified_lp_jepa_loss": total,
+            "invariance_loss": invariance,
+            "rdm_reg_loss": rdm_reg,
+        }
+        return Loss(total, logs)

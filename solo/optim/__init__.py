@@ -1,0 +1,119 @@
+"""Optimizers and learning-rate schedules by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR
+
+from solo.config import Config, Section
+from solo.optim.lars import LARS
+from solo.optim.schedule import LinearWarmupCosineAnnealingLR
+
+__all__ = [
+    "LARS",
+    "OPTIMIZER_KWARGS",
+    "LinearWarmupCosineAnnealingLR",
+    "build_optimizer",
+    "build_scheduler",
+    "parameter_groups",
+]
+
+
+class LARSKwargs(Section):
+    """Options of LARS."""
+
+    momentum: float = Field(0.9, ge=0, lt=1)
+    eta: float = Field(1e-3, gt=0)
+    """Trust coefficient."""
+    eps: float = Field(1e-8, ge=0)
+    clip_lr: bool = False
+    """Cap the trust ratio so that no layer's rate exceeds lr."""
+    exclude_bias_n_norm: bool = False
+    """One-dimensional parameters get neither trust ratio nor weight decay."""
+
+
+class SGDKwargs(Section):
+    """Options of SGD."""
+
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+
+
+class AdamKwargs(Section):
+    """Options of Adam and AdamW."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "lars": LARS,
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+OPTIMIZER_KWARGS: dict[str, type[Section]] = {
+    "lars": LARSKwargs,
+    "sgd": SGDKwargs,
+    "adam": AdamKwargs,
+    "adamw": AdamKwargs,
+}
+
+
+def parameter_groups(
+    parameters: list[Tensor], lr: float, weight_decay: float, exclude_bias_n_norm: bool
+) -> list[dict[str, Any]]:
+    """One group, or two where one-dimensional parameters go without weight decay."""
+    parameters = [p for p in parameters if p.requires_grad]
+    if not exclude_bias_n_norm:
+        return [{"params": parameters, "lr": lr, "weight_decay": weight_decay}]
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "lr": lr, "weight_decay": weight_decay},
+        {"params": vectors, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
+    """The configured optimizer over groups that carry their own rate and weight decay."""
+    kwargs = config.optimizer.kwargs.model_dump()
+    return OPTIMIZERS[config.optimizer.name](groups, **kwargs)  # type: ignore[call-arg]
+
+
+def build_scheduler(
+    config: Config, optimizer: Optimizer, steps_per_epoch: float, total_steps: int
+) -> LRScheduler | None:
+    """The configured schedule, None for constant rates.
+
+    Args:
+        config: of the run.
+        optimizer: whose groups are scheduled.
+        steps_per_epoch: optimizer steps (not batches) an epoch.
+        total_steps: optimizer steps of the whole run.
+    """
+    options = config.scheduler
+    # In epochs where the schedule moves by epochs, else in steps.
+    unit = steps_per_epoch if options.interval == "step" else 1.0
+    accumulated = config.accumulate_grad_batches
+    if options.name == "warmup_cosine":
+        length = total_steps if options.interval == "step" else config.max_epochs
+        return LinearWarmupCosineAnnealingLR(
+            optimizer,
+            warmup_epochs=min(round(options.warmup_epochs * unit), length),
+            max_epochs=length,
+            warmup_start_lr=options.warmup_start_lr * accumulated,
+            eta_min=options.min_lr * accumulated,
+        )
+    if options.name == "step":
+        milestones = [round(epoch * unit) for epoch in options.lr_decay_steps]
+        return MultiStepLR(optimizer, milestones, gamma=0.1)
+    if options.name == "exponential":
+        return ExponentialLR(optimizer, gamma=options.gamma ** (1 / unit))
+    return None

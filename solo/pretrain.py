@@ -1,0 +1,249 @@
+"""``run(cfg)``: a pretraining run from its config to its results."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, WandbLogger
+from rich.console import Console
+from rich.table import Table
+
+from solo import distributed
+from solo.callbacks import (
+    Checkpoints,
+    KNNMonitor,
+    MetricsCSV,
+    RunFolder,
+    RunProgress,
+    SparsityMonitor,
+    choose_folder,
+)
+from solo.config import Config, ConfigError, resolve
+from solo.data import ImageData, Normalize
+from solo.methods import METHODS, SSLMethod
+from solo.optim import OPTIMIZER_KWARGS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Result(NamedTuple):
+    """Where a run's files are, and its last metrics."""
+
+    folder: Path
+    metrics: dict[str, float]
+
+
+def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
+    """Train the configured method and say where the results are.
+
+    Raises:
+        ConfigError: for anything in the config that cannot be run, before any long work.
+    """
+    _quiet()
+    config = resolve(cfg, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
+    console = Console(quiet=not distributed.is_first_launched(), highlight=False)
+    trainer_options = hardware_options(config, console)
+    data = ImageData(config)
+    method = METHODS[config.method](
+        config, Normalize(data.spec.mean, data.spec.std), data.num_classes, data.multilabel
+    )
+    trainer = pl.Trainer(
+        **trainer_options,
+        max_epochs=config.max_epochs,
+        max_steps=config.max_steps,
+        num_nodes=config.num_nodes,
+        precision=config.precision,  # type: ignore[arg-type]
+        accumulate_grad_batches=config.accumulate_grad_batches,
+        gradient_clip_val=config.gradient_clip_val,
+        gradient_clip_algorithm=config.gradient_clip_algorithm,
+        check_val_every_n_epoch=config.check_val_every_n_epoch,
+        limit_train_batches=config.limit_train_batches,
+        limit_val_batches=config.limit_val_batches,
+        deterministic=config.deterministic,
+        benchmark=config.benchmark,
+        detect_anomaly=config.detect_anomaly,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+        default_root_dir=config.checkpoint.dir,
+    )
+    trainer.log_every_n_steps = data.logging_interval(  # type: ignore[attr-defined]
+        config.method_kwargs.logging_interval, trainer.world_size
+    )
+    folder = agree_on_folder(config, trainer)
+    if trainer.is_global_zero:
+        folder.create(config)
+    announce(console, config, method, data, folder)
+    trainer.callbacks += callbacks(config, data, folder, console)  # type: ignore[attr-defined]
+    trainer.loggers = loggers(config, folder)
+
+    started = time.monotonic()
+    with folder.hand_down(), _children_read(folder):
+        trainer.fit(method, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if trainer.is_global_zero:
+        if not trainer.interrupted:
+            folder.finish()
+        summarize(console, metrics, folder, time.monotonic() - started)
+    return Result(folder.path, metrics)
+
+
+def hardware_options(config: Config, console: Console) -> dict[str, Any]:
+    """Trainer arguments that depend on the machine, checked against it.
+
+    Raises:
+        ConfigError: where a GPU is asked for that is not there, or a precision that the CPU
+            does not have.
+    """
+    accelerator = "gpu" if config.accelerator == "cuda" else config.accelerator
+    gpus = torch.cuda.device_count()
+    has_mps = torch.backends.mps.is_available()
+    if accelerator == "auto":
+        accelerator = "gpu" if gpus else "mps" if has_mps else "cpu"
+    if (accelerator == "gpu" and not gpus) or (accelerator == "mps" and not has_mps):
+        raise ConfigError(
+            f"accelerator is {config.accelerator}, but there is none on this machine; "
+            "to run on the CPU add ++accelerator=cpu ++devices=1 ++precision=32"
+        )
+    devices = int(config.devices) if config.devices == "-1" else config.devices
+    if accelerator == "gpu":
+        wanted = max(devices) + 1 if isinstance(devices, list) else devices
+        if isinstance(wanted, int) and wanted > gpus:
+            raise ConfigError(f"devices is {devices}, but this machine has {gpus} GPU(s)")
+    else:
+        devices = len(devices) if isinstance(devices, list) else devices
+        devices = 1 if devices in ("auto", -1) else devices
+    if accelerator == "cpu" and config.precision == "16-mixed":
+        raise ConfigError(
+            "precision is 16-mixed, which needs a GPU; on the CPU use ++precision=32 "
+            "(or bf16-mixed)"
+        )
+    count = len(devices) if isinstance(devices, list) else devices
+    alone = config.num_nodes == 1 and (count == 1 or (count in ("auto", -1) and gpus == 1))
+    sync_batchnorm = config.sync_batchnorm
+    if sync_batchnorm and accelerator != "gpu":
+        console.print("sync_batchnorm is a GPU feature: each process normalises its own batch.")
+        sync_batchnorm = False
+    return {
+        "accelerator": accelerator,
+        "devices": devices,
+        "strategy": "auto" if alone else "ddp" if config.strategy == "auto" else config.strategy,
+        "sync_batchnorm": sync_batchnorm and not alone,
+    }
+
+
+def agree_on_folder(config: Config, trainer: pl.Trainer) -> RunFolder:
+    """The same folder on every process, whoever launched them."""
+    handed_down = RunFolder.handed_down()
+    if handed_down is not None:
+        return handed_down
+    if trainer.world_size > 1 and distributed.launched_by_cluster():
+        trainer.strategy.setup_environment()  # brings up the process group
+        folder = choose_folder(config) if trainer.is_global_zero else None
+        agreed: RunFolder = distributed.broadcast_object(folder)
+        return agreed
+    return choose_folder(config)
+
+
+def callbacks(
+    config: Config, data: ImageData, folder: RunFolder, console: Console
+) -> list[pl.Callback]:
+    """What watches the run."""
+    chosen: list[pl.Callback] = [SparsityMonitor()]
+    if config.knn_eval.enabled and data.num_classes and not data.multilabel:
+        chosen.append(KNNMonitor(config, data.num_classes))
+    return [*chosen, Checkpoints(config, folder.checkpoints), RunProgress(console)]
+
+
+def loggers(config: Config, folder: RunFolder) -> list[Logger]:
+    """metrics.csv always, Weights & Biases where it is enabled."""
+    chosen: list[Logger] = [MetricsCSV(folder.path / "metrics.csv")]
+    if config.wandb.enabled:
+        chosen.append(
+            WandbLogger(
+                name=folder.path.name,
+                save_dir=folder.path,
+                project=config.wandb.project,
+                entity=config.wandb.entity,
+                offline=config.wandb.offline,
+                config=config.to_dict(),
+            )
+        )
+    return chosen
+
+
+def announce(
+    console: Console, config: Config, method: SSLMethod, data: ImageData, folder: RunFolder
+) -> None:
+    """Say what is about to run."""
+    millions = sum(p.numel() for p in method.learnable_parameters()) / 1e6
+    views = sum(entry.num_crops for entry in config.augmentations)
+    console.print(
+        f"[bold]{config.method}[/bold] on {config.data.dataset}: {len(data.train)} images, "
+        f"{views} views each; {config.backbone.name} and projector, {millions:.1f} M parameters",
+        soft_wrap=True,
+    )
+    if "expected_l0" in method.facts:
+        console.print(f"expected l0 {method.facts['expected_l0']:.3f}")
+    if folder.resume_from:
+        console.print(f"continuing from {folder.resume_from}")
+    console.print(f"folder: {folder.path}", soft_wrap=True)
+
+
+def summarize(
+    console: Console, metrics: dict[str, float], folder: RunFolder, seconds: float
+) -> None:
+    """The closing table."""
+    rows = {
+        "linear probe, backbone (val_acc1)": ("val_acc1", "{:.2f} %"),
+        "linear probe, projector (val_proj_acc1)": ("val_proj_acc1", "{:.2f} %"),
+        "kNN, backbone (val_knn_acc1)": ("val_knn_acc1", "{:.2f} %"),
+        "expected l0": ("expected_l0", "{:.3f}"),
+        "measured l0 (val_l0_sparsity_metric)": ("val_l0_sparsity_metric", "{:.3f}"),
+    }
+    table = Table(show_header=False, box=None)
+    for label, (name, form) in rows.items():
+        if name in metrics:
+            table.add_row(label, form.format(metrics[name]))
+    minutes, rest = divmod(round(seconds), 60)
+    table.add_row("training time", f"{minutes} min {rest:02d} s")
+    console.print(table)
+    console.print(f"folder: {folder.path}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _children_read(folder: RunFolder) -> Iterator[None]:
+    """Let the processes that Lightning launches run the saved config.
+
+    It would repeat this process's command line, which in a multirun is the whole sweep.
+    """
+    argv, hydra = sys.argv, HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = None
+    sys.argv = [str(ROOT / "main_pretrain.py"), "--config-path", str(folder.path.absolute())]
+    sys.argv += ["--config-name", "config"]
+    try:
+        yield
+    finally:
+        sys.argv, HydraConfig.instance().cfg = argv, hydra
+
+
+def _quiet() -> None:
+    """Leave out what Lightning says about choices that are made here on purpose."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*LeafSpec.*is deprecated.*"):
+        warnings.filterwarnings("ignore", message)

@@ -43,5 +43,5 @@ def seed_global(seed: int, stream: str, *indices: int) -> None:
 def forked(seed: int, stream: str, *indices: int) -> Iterator[None]:
     """Seed torch's global CPU generator inside the block only, for libraries that draw from it."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed_for(seed, stream, *indices))
+        torch.default_generator.manual_seed(seed_for(seed, stream, *indices))
         yield

@@ -63,7 +63,7 @@ class RunProgress(pl.Callback):
         self, trainer: pl.Trainer, pl_module: SSLMethod, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance."""
-        self._seen += len(batch.index) * distributed.world_size()
+        self._seen += len(batch.indices) * distributed.world_size()
         if self._bar is None:
             return
         fields: dict[str, Any] = {

@@ -20,7 +20,7 @@ class SampleKey(NamedTuple):
     """One image in one epoch. ``padding``: it only fills a batch and counts for nothing."""
 
     epoch: int
-    index: int
+    image: int
     padding: bool = False
 
 
@@ -28,13 +28,13 @@ class Batch(NamedTuple):
     """A batch of B images on one process.
 
     ``views``: one uint8 tensor [V, B, 3, H, W] for each resolution, the first recipe's first;
-    ``labels``: int64 [B] or [B, A], -1 where there is none; ``index``: int64 [B], the images'
+    ``labels``: int64 [B] or [B, A], -1 where there is none; ``indices``: int64 [B], the images'
     positions in the data set.
     """
 
     views: list[Tensor]
     labels: Tensor
-    index: Tensor
+    indices: Tensor
 
 
 class TrainingSampler(Sampler[list[SampleKey]]):
@@ -108,14 +108,14 @@ class TrainingViews(Dataset[Batch]):
         samples = [self._views(key) for key in keys]
         resolutions = range(len(samples[0]))
         views = [torch.stack([s[r] for s in samples], dim=1) for r in resolutions]
-        index = torch.tensor([key.index for key in keys])
-        return Batch(views, self.source.labels[index], index)
+        indices = torch.tensor([key.image for key in keys])
+        return Batch(views, self.source.labels[indices], indices)
 
     def _views(self, key: SampleKey) -> list[Tensor]:
         """One [V, 3, H, W] for each resolution."""
-        image = self.source.image(key.index)
+        image = self.source.image(key.image)
         by_size: dict[int, list[Tensor]] = {}
-        with rng.forked(self.seed, "views", key.epoch, key.index):
+        with rng.forked(self.seed, "views", key.epoch, key.image):
             for transform, count, size in self.transforms:
                 by_size.setdefault(size, []).extend(transform(image) for _ in range(count))
         return [torch.stack(views) for views in by_size.values()]
@@ -132,8 +132,8 @@ class ValidationViews(Dataset[Batch]):
         return len(self.source)
 
     def __getitem__(self, keys: list[SampleKey]) -> Batch:
-        views = torch.stack([self.transform(self.source.image(key.index)) for key in keys])
-        index = torch.tensor([key.index for key in keys])
-        labels = self.source.labels[index]
+        views = torch.stack([self.transform(self.source.image(key.image)) for key in keys])
+        indices = torch.tensor([key.image for key in keys])
+        labels = self.source.labels[indices]
         labels[torch.tensor([key.padding for key in keys])] = -1
-        return Batch([views[None]], labels, index)
+        return Batch([views[None]], labels, indices)

@@ -72,18 +72,17 @@ class SSLMethod(pl.LightningModule):
         self.backbone = build_backbone(config.backbone.name, config.backbone.kwargs, size)
         if config.channels_last:
             self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        features = int(self.backbone.num_features)  # type: ignore[arg-type]
         self.projector = build_projector(
             self.kwargs.projector_type,
-            self.backbone.num_features,
+            features,
             self.kwargs.proj_hidden_dim,
             self.kwargs.proj_output_dim,
         )
         self.probes: OnlineProbes | None = None
         if num_classes:
             proj = self.kwargs.proj_output_dim if self.kwargs.add_projector_classifier else 0
-            self.probes = OnlineProbes(
-                config, self.backbone.num_features, proj, num_classes, multilabel
-            )
+            self.probes = OnlineProbes(config, features, proj, num_classes, multilabel)
         self.facts: dict[str, float] = {}
         """Numbers known before training, for the log and the summary."""
         self.logged = False

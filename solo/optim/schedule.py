@@ -46,7 +46,7 @@ class LinearWarmupCosineAnnealingLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """The rate of each group at this step."""
-        return [self._rate(base) for base in self.base_lrs]
+        return [self._rate(float(base)) for base in self.base_lrs]
 
     def _rate(self, base: float) -> float:
         step = self.last_epoch

@@ -1,0 +1,169 @@
+"""The schema: what it accepts, what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from solo.config import Config, ConfigError, declared_keys, resolve
+from solo.config.cli import force_overrides
+from solo.methods import METHODS
+from solo.optim import OPTIMIZER_KWARGS
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "scripts/pretrain").rglob("*.yaml"))
+
+
+def resolved(tree: dict[str, Any]) -> Config:
+    return resolve(tree, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
+
+
+def complaint(tree: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolved(tree)
+    return str(caught.value)
+
+
+def test_defaults_and_number_words() -> None:
+    config = resolved({"optimizer": {"name": "adamw", "lr": "5e-4"}, "seed": 7, "precision": 16})
+    assert config.method == "rectified_lpjepa"
+    assert config.optimizer.lr == 5e-4
+    assert config.optimizer.kwargs.betas == (0.9, 0.999)
+    assert config.precision == "16-mixed"
+    assert config.scheduler.warmup_epochs == 10
+    assert config.method_kwargs.num_projections == 8192
+
+
+def test_saved_config_reproduces_the_run() -> None:
+    tree = yaml.safe_load((ROOT / "scripts/pretrain/digits/rectified_lpjepa.yaml").read_text())
+    once = resolved(tree).to_dict()
+    again = yaml.safe_load(yaml.safe_dump(once))
+    assert resolved(again).to_dict() == once
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (
+            {"method_kwarsg": {"rdm_reg_loss_weight": 1}},
+            ["did you mean method_kwargs?"],
+        ),
+        ({"method_kwargs": {"rdm_reg_weight": 1}}, ["rdm_reg_weight", "rdm_reg_loss_weight"]),
+        (
+            {"optimizer": {"kwargs": {"etta": 1}}},
+            ["etta", "optimizer.kwargs.eta?"],
+        ),
+        ({"augmentations": [{"rrc": {"min_scale": 0.1}}]}, ["augmentations.0.rrc.min_scale"]),
+        (
+            {"optimizer": {"batch_size": -4}},
+            ["optimizer.batch_size", "-4", "greater than"],
+        ),
+        ({"optimizer": {"batch_size": "many"}}, ["optimizer.batch_size", "'many'", "integer"]),
+        ({"optimizer": {"batch_size": True}}, ["batch_size is True"]),
+        ({"optimizer": {"name": "lars", "lr": float("nan")}}, ["optimizer.lr", "nan"]),
+        ({"optimizer": {"name": "lion"}}, ["optimizer.name", "'lion'", "adamw"]),
+        ({"method_kwargs": {"lp_norm_parameter": 0}}, ["lp_norm_parameter", "greater than 0"]),
+        (
+            {"method_kwargs": {"target_distribution": "lp_distribution"}},
+            ["rectified_mlp", "lp_distribution", "mlp"],
+        ),
+        (
+            {"method_kwargs": {"target_l0": 0.25, "mean_shift_value": 0.0}},
+            ["target_l0 0.25", "mean_shift_value"],
+        ),
+        ({"method_kwargs": {"target_l0": 1.5}}, ["target_l0", "1.5", "less than 1"]),
+        ({"max_epochs": 20, "scheduler": {"warmup_epochs": 30}}, ["warmup_epochs is 30", "20"]),
+        ({"devices": "several"}, ["devices is 'several'", "auto"]),
+        ({"devices": 0}, ["devices is 0"]),
+        ({"devices": []}, ["devices is an empty list"]),
+        ({"precision": "8"}, ["precision is '8'", "bf16-mixed"]),
+        ({"data": {"fraction": 0}}, ["fraction is 0", "-1"]),
+        ({"augmentations": [{"num_crops": 1}]}, ["one view", "at least 2"]),
+        ({"scheduler": {"name": "step"}}, ["lr_decay_steps"]),
+        ({"name": "a/b"}, ["name is 'a/b'"]),
+        ({"method": "rectified_lpjep"}, ["rectified_lpjep", "did you mean rectified_lpjepa"]),
+    ],
+)
+def test_faults_are_named(tree: dict[str, Any], words: list[str]) -> None:
+    message = complaint(tree)
+    for word in words:
+        assert word in message
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    message = complaint({"sed": 3, "optimizer": {"lr": 0}, "method_kwargs": {"num_projections": 0}})
+    for word in ("did you mean seed", "optimizer.lr", "method_kwargs.num_projections"):
+        assert word in message
+
+
+def test_short_runs_shorten_the_default_warm_up_only() -> None:
+    assert resolved({"max_epochs": 2}).scheduler.warmup_epochs == pytest.approx(0.2)
+    assert resolved({"max_epochs": 11}).scheduler.warmup_epochs == 10
+    complaint({"max_epochs": 2, "scheduler": {"warmup_epochs": 10}})
+
+
+def test_an_interpolation_that_fails_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        resolve(OmegaConf.create({"name": "${nowhere}"}), {}, {})
+
+
+def test_overrides_without_plus_signs() -> None:
+    words = ["a.b=1", "++c=2", "+d=3", "~e", "--config-name=x", "hydra/launcher=basic", "-m"]
+    assert force_overrides([*words, "hydra.mode=RUN"]) == ["++a.b=1", *words[1:], "hydra.mode=RUN"]
+
+
+def test_every_key_has_a_meaning() -> None:
+    """Sections, fields of Trainer's and words that say themselves may go without."""
+    fields = [section for section in declared_keys(Config) if section.count(".") == 1]
+    assert "optimizer.classifier_lr" in fields
+    for method in METHODS.values():
+        for name, field in method.Kwargs.model_fields.items():
+            assert field.description, f"{method.__name__}: {name}"
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    found = {}
+    for key, value in tree.items():
+        found.update(flat(value, f"{prefix}.{key}" if prefix else key))
+    return found
+
+
+def as_number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+GOLDEN = json.loads((ROOT / "tests/golden/recipes.json").read_text())
+
+
+@pytest.mark.parametrize("name", [n for n, row in GOLDEN.items() if row["method"] in METHODS])
+def test_recipes_hold_the_published_values(name: str) -> None:
+    config = resolved(yaml.safe_load((ROOT / "scripts/pretrain" / name).read_text())).to_dict()
+    ours = flat(config)
+    for key, value in GOLDEN[name].items():
+        if key != "augmentations":
+            assert ours[key] == as_number(value), key
+    for entry, published in zip(config["augmentations"], GOLDEN[name]["augmentations"]):
+        ours = flat(entry)
+        for key, value in published.items():
+            switch = f"{key}.enabled" if isinstance(value, bool) else key
+            assert ours[switch] == value, key
+        for block in ("gaussian_blur", "solarization", "equalization", "grayscale"):
+            if block not in published:
+                assert ours[f"{block}.prob"] == 0
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_recipes_resolve_and_open_with_their_command(path: Path) -> None:
+    resolved(yaml.safe_load(path.read_text()))
+    head = path.read_text().split("\n\n")[0]
+    assert "main_pretrain.py" in head and "Cost:" in head

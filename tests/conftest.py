@@ -1,0 +1,112 @@
+"""What tests share: golden numbers, tiny data in real layouts, and real worker processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """tests/golden/reference.npz."""
+    with np.load(ROOT / "tests/golden/reference.npz") as content:
+        return dict(content)
+
+
+@pytest.fixture(autouse=True)
+def _steady() -> None:
+    torch.manual_seed(0)
+
+
+def write_images(folder: Path, classes: list[str], count: int, size: int = 40) -> Path:
+    """JPEG files of random blobs under ``folder/<class>/``."""
+    random = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            coarse = random.integers(0, 255, (5, 5, 3), dtype=np.uint8)
+            image = Image.fromarray(coarse).resize((size + i % 7, size))
+            image.save(folder / name / f"{name}_{i}.JPEG")
+    return folder
+
+
+@pytest.fixture
+def image_tree(tmp_path: Path) -> Path:
+    """An image-folder data set of three ImageNet classes: train/ and val/."""
+    classes = ["n01558993", "n01692333", "n01729322"]
+    write_images(tmp_path / "images/train", classes, 8)
+    write_images(tmp_path / "images/val", classes, 3)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a Python command line from the project's root, as a user would."""
+
+    def run(*words: str | Path, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, *map(str, words)],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "200", **env},
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Callable[[str, int], list[dict[str, torch.Tensor]]]:
+    """Run a script in W real gloo processes; each leaves a dictionary of tensors.
+
+    The script finds ``rank``, ``world`` and a dictionary ``results`` in its namespace, the
+    process group up.
+    """
+
+    def run(script: str, world: int) -> list[dict[str, torch.Tensor]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        text = "\n".join(
+            [
+                "import sys, torch, torch.distributed as dist",
+                "rank, world, results = int(sys.argv[1]), int(sys.argv[2]), {}",
+                "torch.set_num_threads(1)",
+                f"dist.init_process_group('gloo', init_method='tcp://127.0.0.1:{port}',"
+                " rank=rank, world_size=world)",
+                script,
+                f"torch.save(results, {str(tmp_path)!r} + f'/{{world}}-{{rank}}.pt')",
+                "dist.destroy_process_group()",
+            ]
+        )
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-c", text, str(rank), str(world)],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        for worker in workers:
+            _, errors = worker.communicate(timeout=120)
+            assert worker.returncode == 0, errors
+        return [torch.load(tmp_path / f"{world}-{rank}.pt") for rank in range(world)]
+
+    return run

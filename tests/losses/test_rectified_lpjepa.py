@@ -1,0 +1,165 @@
+"""RDMReg and the Rectified LpJEPA loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian
+from solo.losses.rectified_lpjepa import (
+    BLOCK,
+    RDMReg,
+    rectified_lpjepa_loss,
+    sliced_wasserstein,
+)
+
+
+def test_golden_loss_and_gradient(golden: dict[str, np.ndarray]) -> None:
+    g = {name: torch.tensor(golden[f"rdm_{name}"]) for name in ("z1", "z2", "target1", "target2")}
+    z = torch.stack((g["z1"], g["z2"])).requires_grad_()
+    targets = torch.stack((g["target1"], g["target2"]))
+    loss, invariance, reg = rectified_lpjepa_loss(
+        z, targets, torch.tensor(golden["rdm_projections"])
+    )
+    loss.backward()
+    assert invariance.item() == pytest.approx(float(golden["rdm_invariance"]), abs=1e-12)
+    assert reg.item() == pytest.approx(float(golden["rdm_reg"]), abs=1e-12)
+    assert loss.item() == pytest.approx(float(golden["rdm_total"]), abs=1e-12)
+    assert z.grad is not None
+    np.testing.assert_allclose(z.grad[0], golden["rdm_grad_z1"], atol=1e-12)
+    np.testing.assert_allclose(z.grad[1], golden["rdm_grad_z2"], atol=1e-12)
+
+
+def test_one_dimension_is_the_wasserstein_distance_of_scipy() -> None:
+    """Along one slice, W2^2 is the least cost over all assignments."""
+    from scipy.optimize import linear_sum_assignment
+
+    x, y = torch.randn(2, 30, 1, dtype=torch.float64)
+    cost = (x - y.T).square().numpy()
+    rows, columns = linear_sum_assignment(cost)
+    got = sliced_wasserstein(x, y, torch.ones(1, 1, dtype=torch.float64))
+    assert got.item() == pytest.approx(cost[rows, columns].mean(), rel=1e-12)
+
+
+def test_gradcheck() -> None:
+    x, y = torch.randn(2, 7, 4, dtype=torch.float64)
+    slices = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=-1)
+    assert torch.autograd.gradcheck(
+        lambda features: sliced_wasserstein(features, y, slices), x.requires_grad_()
+    )
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"\(5, 3\).*\(4, 3\)"):
+        sliced_wasserstein(torch.zeros(5, 3), torch.zeros(4, 3), torch.zeros(2, 3))
+
+
+def test_more_views_mean_the_mean_over_pairs() -> None:
+    from solo.losses.vicreg import invariance_loss
+
+    z = torch.randn(5, 6, 3, dtype=torch.float64)
+    pairs = [torch.nn.functional.mse_loss(z[i], z[j]) for i in range(5) for j in range(5) if i != j]
+    assert invariance_loss(z).item() == pytest.approx(torch.stack(pairs).mean().item(), rel=1e-12)
+
+
+def test_module_is_the_plain_formula_with_its_own_draws() -> None:
+    target = RectifiedGeneralizedGaussian(1.0, -0.3)
+    reg = RDMReg(target, num_projections=BLOCK + 40, seed=3)
+    z = torch.randn(2, 16, 6).relu()
+    slices = reg.random_directions((4, 2), 0, BLOCK + 40, z)
+    samples = [reg.target_samples((4, 2), view, z[view]) for view in (0, 1)]
+    plain = np.mean(
+        [
+            (np.sort(z[v].numpy() @ slices.T.numpy(), 0) - np.sort(samples[v] @ slices.T, 0)) ** 2
+            for v in (0, 1)
+        ]
+    )
+    assert reg(z, (4, 2)).item() == pytest.approx(plain, rel=1e-5)
+    assert not torch.equal(samples[0], samples[1])
+
+
+def test_directions_are_uniform_and_do_not_depend_on_the_share() -> None:
+    reg = RDMReg(GeneralizedGaussian(), num_projections=1000, seed=1)
+    like = torch.empty(1, 5)
+    whole = reg.random_directions((7,), 0, 1000, like)
+    torch.testing.assert_close(whole.norm(dim=1), torch.ones(1000))
+    ranges = ((0, 333), (333, 700), (700, 1000))
+    parts = [reg.random_directions((7,), start, stop, like) for start, stop in ranges]
+    assert torch.equal(torch.cat(parts), whole)
+    # A coordinate of a uniform direction in 5 dimensions: (1 + c) / 2 is Beta(2, 2).
+    assert stats.kstest((1 + whole[:, 0].numpy()) / 2, stats.beta(2, 2).cdf).pvalue > 1e-3
+    assert not torch.equal(whole, reg.random_directions((8,), 0, 1000, like))
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [("torch_svd_and_random", 0), ("torch_svd_bottom_half_eigen_and_random", 3)],
+)
+def test_singular_directions_come_first(kind: str, first: int) -> None:
+    z = torch.randn(20, 6) * torch.arange(6, 0, -1)
+    reg = RDMReg(GeneralizedGaussian(), num_projections=9, projection_vectors_type=kind)
+    got = reg._directions_of_view(z, (0,), 0, 9)
+    # Right-singular vectors are the eigenvectors of the Gram matrix, by falling eigenvalue.
+    eigenvectors = torch.linalg.eigh(z.T @ z).eigenvectors.flip(1).T[first:]
+    overlap = (got[: 6 - first] * eigenvectors).sum(1).abs()
+    torch.testing.assert_close(overlap, torch.ones(6 - first), atol=1e-4, rtol=0)
+    torch.testing.assert_close(got.norm(dim=1), torch.ones(9))
+    assert got.shape == (9, 6)
+    reg(z[None].expand(2, -1, -1), (0,))
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="num_projections is 0"):
+        RDMReg(GeneralizedGaussian(), num_projections=0)
+    with pytest.raises(ValueError, match=r"'rando'.*random"):
+        RDMReg(GeneralizedGaussian(), projection_vectors_type="rando")  # type: ignore[arg-type]
+
+
+def test_the_target_is_the_minimum_in_expectation() -> None:
+    target = RectifiedGeneralizedGaussian(1.0, 0.0)
+    reg = RDMReg(target, num_projections=64)
+    own = torch.stack([target.sample((512, 8)) for _ in range(2)])
+    others = [own * 1.3, own + 0.2, torch.randn_like(own), own[..., :1].expand_as(own)]
+    at_target = torch.stack([reg(own, (i,)) for i in range(8)]).mean()
+    for other in others:
+        assert torch.stack([reg(other, (i,)) for i in range(8)]).mean() > 1.5 * at_target
+
+
+TWO_PROCESSES = """
+from solo.distributions import RectifiedGeneralizedGaussian
+from solo.losses.rectified_lpjepa import RDMReg
+from solo.losses.vicreg import invariance_loss
+torch.manual_seed(0)
+images = torch.randn(2, 32, 12)
+network = torch.nn.Sequential(torch.nn.Linear(12, 24), torch.nn.Tanh(), torch.nn.Linear(24, 8),
+                              torch.nn.ReLU())
+network = torch.nn.parallel.DistributedDataParallel(network)
+reg = RDMReg(RectifiedGeneralizedGaussian(1.0, -0.2), num_projections=301, seed=5,
+             projection_vectors_type=KIND)
+size = 32 // world
+z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (2, size))
+value = reg(z, (3, 1))
+invariance = invariance_loss(z)
+(125 * value + 25 * invariance).backward()
+results['value'], results['invariance'] = value.detach(), invariance.detach()
+for name, p in network.named_parameters():
+    results[name] = p.grad
+"""
+
+
+@pytest.mark.parametrize("kind", ["random", "torch_svd_and_random"])
+def test_one_process_and_two_agree(
+    kind: str, processes: Callable[[str, int], list[dict[str, torch.Tensor]]]
+) -> None:
+    """Batch 32 on one process, and 16 on each of two (and 8 on each of four)."""
+    script = TWO_PROCESSES.replace("KIND", repr(kind))
+    (one,) = processes(script, 1)
+    for world in (2, 4):
+        for other in processes(script, world):
+            for name, value in one.items():
+                torch.testing.assert_close(other[name], value, atol=1e-5, rtol=1e-5)
+    assert one["value"] > 0

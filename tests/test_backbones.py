@@ -1,0 +1,67 @@
+"""Backbones by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from solo.backbones import build_backbone
+from solo.config import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "size", "features"),
+    [
+        ("resnet18", {}, 32, 512),
+        ("resnet50", {}, 64, 2048),
+        ("resnet10t", {"channels": [8, 16, 24, 32], "stem_type": ""}, 8, 32),
+        ("vit_tiny", {}, 32, 192),
+        ("vit_tiny", {"patch_size": 14}, 98, 192),
+        ("convnext_tiny", {}, 32, 768),
+        ("mobilenetv3_small_050", {}, 64, 1024),
+    ],
+)
+def test_features(name: str, kwargs: dict[str, object], size: int, features: int) -> None:
+    network = build_backbone(name, kwargs, size).eval()
+    assert network.num_features == features or name.startswith("mobilenet")
+    assert network(torch.randn(2, 3, size, size)).shape == (2, features)
+
+
+def test_small_stem_is_the_fields() -> None:
+    small, large = (build_backbone("resnet18", {}, size) for size in (32, 33))
+    stem = small.conv1
+    assert (stem.kernel_size, stem.stride, stem.padding) == ((3, 3), (1, 1), (2, 2))
+    assert stem.bias is None and isinstance(small.maxpool, nn.Identity)
+    assert large.conv1.kernel_size == (7, 7) and isinstance(large.maxpool, nn.MaxPool2d)
+
+
+def test_large_resnet_is_torchvisions() -> None:
+    ours = build_backbone("resnet18", {}, 224).eval()
+    theirs = torchvision.models.resnet18().eval()
+    theirs.load_state_dict(ours.state_dict(), strict=False)
+    theirs.fc = nn.Identity()
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_vits_take_other_sizes_for_local_crops() -> None:
+    network = build_backbone("vit_tiny", {"patch_size": 8}, 32)
+    assert network(torch.randn(1, 3, 16, 16)).shape == (1, 192)
+    assert build_backbone("vit_tiny", {}, 32).patch_embed.patch_size == (4, 4)
+    assert build_backbone("vit_tiny", {}, 64).patch_embed.patch_size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "words"),
+    [
+        ("resnt18", {}, "did you mean resnet18"),
+        ("vit_smal", {}, "vit_small"),
+        ("resnet18", {"deep": 3}, "deep"),
+        ("vit_tiny", {"patch": 3}, "patch"),
+    ],
+)
+def test_faults_are_named(name: str, kwargs: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_backbone(name, kwargs, 32)

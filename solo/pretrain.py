@@ -33,6 +33,7 @@ from solo.config import Config, ConfigError, resolve
 from solo.data import ImageData, Normalize
 from solo.methods import METHODS, SSLMethod
 from solo.optim import OPTIMIZER_KWARGS
+from solo.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -98,7 +99,9 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     if trainer.is_global_zero:
         if not trainer.interrupted:
             folder.finish()
-        summarize(console, metrics, folder, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        report(console, folder)
+        summarize(console, metrics, folder, seconds)
     return Result(folder.path, metrics)
 
 
@@ -223,6 +226,14 @@ def summarize(
     table.add_row("training time", f"{minutes} min {rest:02d} s")
     console.print(table)
     console.print(f"folder: {folder.path}", soft_wrap=True)
+
+
+def report(console: Console, folder: RunFolder) -> None:
+    """Write report.html; where that fails, say why: the run itself is done."""
+    try:
+        write_report(folder.path)
+    except Exception as error:  # whatever it is, it must not fail a finished run
+        console.print(f"No report was written ({error!r}); python -m solo.report {folder.path}")
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 
-from solo.config import Config
+from solo.config import Config, ConfigError
 
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
 
@@ -80,11 +80,18 @@ class RunFolder:
 
 
 def choose_folder(config: Config) -> RunFolder:
-    """A new folder, or that of the newest unfinished run of this config (``auto_resume``)."""
+    """A new folder, or that of the newest unfinished run of this config (``auto_resume``).
+
+    Raises:
+        ConfigError: where the checkpoint to resume from is not there.
+    """
     parent = Path(config.checkpoint.dir) / config.method
     new = parent / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     if config.resume_from_checkpoint:
-        return RunFolder(new, Path(config.resume_from_checkpoint))
+        checkpoint = Path(config.resume_from_checkpoint).expanduser()
+        if not checkpoint.is_file():
+            raise ConfigError(f"resume_from_checkpoint: there is no file {checkpoint}")
+        return RunFolder(new, checkpoint)
     if config.auto_resume.enabled:
         oldest = time.time() - 3600 * config.auto_resume.max_hours
         checkpoints = parent.glob(f"{config.name}-*/checkpoints/last.ckpt")
@@ -123,13 +130,14 @@ def _is_running(facts: dict[str, Any]) -> bool:
 
 def describe_environment() -> dict[str, Any]:
     """Versions, device and git revision; no environment variables."""
-    packages = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "scipy")
+    packages = ("torchvision", "pytorch-lightning", "timm", "numpy", "scipy")
     cuda = torch.cuda.is_available()
     return {
         "host": platform.node(),
         "pid": os.getpid(),
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "torch": torch.__version__,
         **{name: metadata.version(name) for name in packages},
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
         "devices": torch.cuda.device_count() if cuda else 0,

@@ -1,0 +1,344 @@
+"""Whole runs: in this process on digits, and by command line on image folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from solo.callbacks.folder import RunFolder
+from solo.config import ConfigError
+from solo.pretrain import Result, run
+
+Command = Callable[..., CompletedProcess[str]]
+
+REFERENCE_NAMES = {
+    "train_rectified_lp_jepa_loss",
+    "train_invariance_loss",
+    "train_rdm_reg_loss",
+    "train_variance_loss",
+    "train_covariance_loss",
+    "train_l1_sparsity_metric",
+    "train_l0_sparsity_metric",
+    "train_class_loss",
+    "train_acc1",
+    "train_acc5",
+    "train_proj_loss",
+    "train_proj_acc1",
+    "val_loss",
+    "val_acc1",
+    "val_acc5",
+    "val_proj_loss",
+    "val_proj_acc1",
+    "val_mlp_acc1",
+    "val_proj_mlp_acc1",
+    "val_knn_acc1",
+    "val_knn_acc5",
+}
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        out[key] = merged(out.get(key, {}), value) if isinstance(value, dict) else value
+    return out
+
+
+def tiny(folder: Path, **over: Any) -> dict[str, Any]:
+    """A digits run of seconds."""
+    base = {
+        "backbone": {"name": "resnet10t", "kwargs": {"channels": [8] * 4, "stem_type": ""}},
+        "method_kwargs": {
+            "proj_hidden_dim": 32,
+            "proj_output_dim": 16,
+            "num_projections": 40,
+            "add_projector_classifier": True,
+            "logging_interval": 2,
+        },
+        "data": {"num_workers": 0},
+        "augmentations": [{"crop_size": 8, "num_crops": 2}],
+        "optimizer": {"name": "adamw", "batch_size": 64, "lr": 4e-3},
+        "checkpoint": {"dir": str(folder)},
+        "knn_eval": {"enabled": True},
+        "mlp_probe": {"enabled": True},
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 2,
+        "limit_train_batches": 6,
+        "limit_val_batches": 2,
+    }
+    return merged(base, over)
+
+
+def state(result: Result) -> dict[str, torch.Tensor]:
+    return last(result)["state_dict"]
+
+
+def last(result: Result) -> dict[str, Any]:
+    return torch.load(result.folder / "checkpoints/last.ckpt", weights_only=True)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def test_a_runs_folder(tmp_path: Path) -> None:
+    result = run(tiny(tmp_path, checkpoint={"keep_prev": True}))
+    assert result.folder.parent == tmp_path / "rectified_lpjepa"
+    names = {str(f.relative_to(result.folder)) for f in result.folder.rglob("*") if f.is_file()}
+    assert names == {
+        "config.yaml",
+        "environment.json",
+        "metrics.csv",
+        "report.html",
+        "checkpoints/last.ckpt",
+        "checkpoints/epoch=0000.ckpt",
+        "checkpoints/epoch=0001.ckpt",
+    }
+    assert list(tmp_path.iterdir()) == [result.folder.parent]
+    facts = json.loads((result.folder / "environment.json").read_text())
+    assert facts["status"] == "finished" and facts["torch"] == torch.__version__
+    written = rows(result.folder)
+    assert {name for row in written for name in row} >= REFERENCE_NAMES
+    steps = [row["step"] for row in written if "train_invariance_loss" in row]
+    assert steps == ["1", "3", "5", "7", "9", "11"]
+    assert {row["expected_l0"] for row in written if "expected_l0" in row} == {"0.5"}
+    assert len([row for row in written if "val_acc1" in row]) == 2
+    checkpoint = last(result)
+    assert checkpoint["global_step"] == 12
+    assert checkpoint["config"] == yaml.safe_load((result.folder / "config.yaml").read_text())
+    assert result.metrics["val_acc1"] == pytest.approx(float(written[-1]["val_acc1"]))
+
+
+def test_the_saved_config_reproduces_the_run_bit_for_bit(tmp_path: Path) -> None:
+    first = run(tiny(tmp_path, data={"num_workers": 0}))
+    saved = yaml.safe_load((first.folder / "config.yaml").read_text())
+    torch.manual_seed(123)  # whatever happened before in the process does not matter
+    second = run({**saved, "data": {**saved["data"], "num_workers": 2}})
+    assert first.folder != second.folder
+    one, two = state(first), state(second)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    other = run({**saved, "seed": 6})
+    assert any(not torch.equal(one[n], value) for n, value in state(other).items())
+
+
+def test_resuming_after_an_epoch_ends_like_the_uninterrupted_run(tmp_path: Path) -> None:
+    whole = run(
+        tiny(tmp_path, checkpoint={"keep_prev": True}, backbone={"kwargs": {"drop_path_rate": 0.2}})
+    )
+    first_epoch = whole.folder / "checkpoints/epoch=0000.ckpt"
+    saved = yaml.safe_load((whole.folder / "config.yaml").read_text())
+    explicit = run({**saved, "resume_from_checkpoint": str(first_epoch)})
+    # The same folder, as if the process had died after the first epoch:
+    (whole.folder / "checkpoints/last.ckpt").write_bytes(first_epoch.read_bytes())
+    RunFolder(whole.folder).note(status="running", pid=2**22 + 1)
+    before = state(explicit)
+    again = run({**saved, "auto_resume": {"enabled": True}})
+    assert again.folder == whole.folder
+    for result in (explicit, again):
+        assert last(result)["global_step"] == 12
+    assert all(torch.equal(before[name], value) for name, value in state(again).items())
+    reference = torch.load(whole.folder / "checkpoints/epoch=0001.ckpt", weights_only=True)
+    assert all(torch.equal(before[n], v) for n, v in reference["state_dict"].items())
+    steps = [row["step"] for row in rows(again.folder) if "train_invariance_loss" in row]
+    assert steps == ["1", "3", "5", "7", "9", "11"]
+    # A finished run is not continued.
+    assert run({**saved, "auto_resume": {"enabled": True}}).folder != whole.folder
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"optimizer": {"name": "lars", "kwargs": {"clip_lr": True, "exclude_bias_n_norm": True}}},
+        {"optimizer": {"name": "sgd", "kwargs": {"nesterov": True}}},
+        {"optimizer": {"name": "adam", "exclude_bias_n_norm_wd": True}},
+        {"scheduler": {"name": "step", "lr_decay_steps": [1]}},
+        {"scheduler": {"name": "exponential", "interval": "epoch"}},
+        {"scheduler": {"name": "none"}},
+        {"precision": "bf16-mixed"},
+        {"accumulate_grad_batches": 2},
+        {"channels_last": False, "gradient_clip_val": 1.0},
+        {"method_kwargs": {"projection_vectors_type": "torch_svd_and_random"}},
+        {"method_kwargs": {"target_distribution": "lp_distribution", "projector_type": "mlp"}},
+        {"method_kwargs": {"mode_of_sigma": "sigma_RGN", "mean_shift_value": -1.0}},
+        {"method_kwargs": {"target_l0": 0.1, "mode_of_sigma": "sigma_RGN"}},
+        {"augmentations": [{"crop_size": 8, "num_crops": 2}, {"crop_size": 6, "num_crops": 3}]},
+        {"data": {"fraction": 0.3}},
+        {"backbone": {"name": "vit_tiny", "kwargs": {"patch_size": 4, "depth": 1}}},
+    ],
+    ids=lambda over: json.dumps(over).replace('"', "")[:60],
+)
+def test_options_train(over: dict[str, Any], tmp_path: Path) -> None:
+    options = tiny(tmp_path, max_epochs=1, limit_train_batches=2)
+    if "backbone" in over:
+        options["backbone"] = {}
+    result = run(merged(options, over))
+    written = rows(result.folder)
+    assert float(written[-1]["val_loss"]) > 0
+    losses = [row["train_rectified_lp_jepa_loss"] for row in written if "lr" in row]
+    assert losses and all(0 < float(value) < 1e4 for value in losses)
+
+
+def test_rates_follow_the_rule(tmp_path: Path) -> None:
+    result = run(
+        tiny(
+            tmp_path,
+            max_epochs=1,
+            accumulate_grad_batches=2,
+            scheduler={"name": "none"},
+            optimizer={"lr": 1e-3, "classifier_lr": 0.02},
+        )
+    )
+    groups = last(result)["optimizer_states"][0]["param_groups"]
+    assert [group["lr"] for group in groups] == [1e-3 * 64 / 256 * 2, 0.02 * 64 / 256 * 2]
+    assert groups[-1]["weight_decay"] == 0.0
+    assert last(result)["global_step"] == 3
+
+
+def test_unlabelled_images_train_without_probes(image_tree: Path, tmp_path: Path) -> None:
+    result = run(
+        tiny(
+            tmp_path,
+            data={"dataset": "custom", "train_path": str(image_tree), "no_labels": True},
+            optimizer={"batch_size": 8},
+        )
+    )
+    assert not any("acc" in name for name in result.metrics)
+    assert not any(name.startswith("probes") for name in state(result))
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"accelerator": "gpu"}, "++accelerator=cpu"),
+        ({"precision": "16-mixed"}, "++precision=32"),
+        ({"backbone": {"name": "resnet_18"}}, "resnet18"),
+        ({"data": {"dataset": "cifar"}}, "cifar10"),
+        ({"data": {"dataset": "custom", "train_path": "/no/where"}}, "/no/where"),
+        ({"optimizer": {"batch_size": 2000}}, "1437"),
+        ({"resume_from_checkpoint": "/no/such.ckpt"}, "/no/such.ckpt"),
+    ],
+)
+def test_what_cannot_run_leaves_nothing_behind(
+    over: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    if "accelerator" in over and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError, match=words.replace("+", r"\+")):
+        run(tiny(tmp_path, **over))
+    assert list(tmp_path.iterdir()) == []
+
+
+def words_of(options: dict[str, Any], prefix: str = "") -> list[str]:
+    """A config as command-line overrides."""
+    out = []
+    for key, value in options.items():
+        if isinstance(value, dict):
+            out += words_of(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            out.append(f"++{prefix}{key}={json.dumps(value)}".replace('"', ""))
+        else:
+            out.append(f"++{prefix}{key}={json.dumps(value)}")
+    return out
+
+
+def reference_line(image_tree: Path, tmp_path: Path) -> list[str]:
+    """The part of the documented command lines that is the same in all, at a small size."""
+    return [
+        "main_pretrain.py",
+        "--config-path",
+        "scripts/pretrain/imagenet-100/",
+        "--config-name=rectified_lpjepa_imagenet.yaml",
+        *words_of(
+            {
+                "accelerator": "cpu",
+                "devices": 1,
+                "precision": 32,
+                "data": {
+                    "train_path": str(image_tree / "train"),
+                    "val_path": str(image_tree / "val"),
+                    "num_workers": 1,
+                },
+                "max_epochs": 1,
+                "optimizer": {"batch_size": 6},
+                "augmentations": [{"crop_size": 48, "num_crops": 2}],
+                "method_kwargs": {"proj_hidden_dim": 32, "proj_output_dim": 32},
+                "checkpoint": {"dir": str(tmp_path / "runs")},
+            }
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ["++wandb.entity=someone", "++wandb.project=something", "++wandb.enabled=true"],
+        [
+            "++method_kwargs.lp_norm_parameter=2.0",
+            "++method_kwargs.mean_shift_value=-1.0",
+            "++wandb.enabled=false",
+        ],
+        [
+            "++method_kwargs.invariance_loss_weight=25.0",
+            "++method_kwargs.rdm_reg_loss_weight=125.0",
+            "++optimizer.lr=0.165",
+            "++optimizer.classifier_lr=0.055",
+        ],
+    ],
+    ids=["wandb", "sparser", "weights"],
+)
+def test_documented_command_lines(
+    rest: list[str], image_tree: Path, tmp_path: Path, command: Command
+) -> None:
+    line = reference_line(image_tree, tmp_path)
+    done = command(*line, *rest, WANDB_MODE="offline")
+    (folder,) = (tmp_path / "runs/rectified_lpjepa").iterdir()
+    assert done.stdout.strip().splitlines()[-1] == f"folder: {folder}"
+    assert "sync_batchnorm is a GPU feature" in done.stdout
+    assert "measured l0" in done.stdout
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    if rest[-1].startswith("++wandb.enabled=true"):
+        (kept,) = (folder / "wandb").glob("offline-run-*")
+        assert list(kept.glob("*.wandb"))
+    elif "sparser" in rest[0] or "lp_norm" in rest[0]:
+        assert config["method_kwargs"]["mean_shift_value"] == -1.0
+        assert not (folder / "wandb").exists()
+    assert config["optimizer"]["lr"] == 0.165
+    assert "Warning" not in done.stderr, done.stderr
+
+
+def test_the_misspelt_command_line_stops(
+    image_tree: Path, tmp_path: Path, command: Command
+) -> None:
+    line = [*reference_line(image_tree, tmp_path), "++method_kwarsg.rdm_reg_loss_weight=125.0"]
+    done = command(*line, check=False)
+    assert done.returncode != 0
+    assert "did you mean method_kwargs?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_processes_by_command_line(tmp_path: Path, command: Command) -> None:
+    options = tiny(tmp_path, devices=2, max_epochs=1, optimizer={"batch_size": 32})
+    done = command("main_pretrain.py", *words_of(options))
+    (folder,) = (tmp_path / "rectified_lpjepa").iterdir()
+    assert done.stdout.count("folder:") == 2  # one process speaks, at the start and at the end
+    steps = [row["step"] for row in rows(folder) if "train_invariance_loss" in row]
+    assert steps == ["1", "3", "5"]
+
+
+def test_a_sweep_makes_a_run_each(tmp_path: Path, command: Command) -> None:
+    options = tiny(tmp_path, max_epochs=1, limit_train_batches=1, devices=2)
+    command("main_pretrain.py", "-m", *words_of(options), "method_kwargs.target_l0=0.1,0.6")
+    folders = list((tmp_path / "rectified_lpjepa").iterdir())
+    configs = [yaml.safe_load((f / "config.yaml").read_text()) for f in folders]
+    assert sorted(c["method_kwargs"]["target_l0"] for c in configs) == [0.1, 0.6]
+    assert all(json.loads((f / "environment.json").read_text())["finished"] for f in folders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 import warnings
@@ -90,11 +91,13 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
         folder.create(config)
     announce(console, config, method, data, folder)
     trainer.callbacks += callbacks(config, data, folder, console)  # type: ignore[attr-defined]
-    trainer.loggers = loggers(config, folder)
+    trainer.loggers = loggers(config, folder, console)
 
     started = time.monotonic()
     with folder.hand_down(), _children_read(folder):
         trainer.fit(method, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
+    if config.wandb.enabled:
+        end_wandb()
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
         if not trainer.interrupted:
@@ -172,21 +175,42 @@ def callbacks(
     return [*chosen, Checkpoints(config, folder.checkpoints), RunProgress(console)]
 
 
-def loggers(config: Config, folder: RunFolder) -> list[Logger]:
+def loggers(config: Config, folder: RunFolder, console: Console) -> list[Logger]:
     """metrics.csv always, Weights & Biases where it is enabled."""
     chosen: list[Logger] = [MetricsCSV(folder.path / "metrics.csv")]
     if config.wandb.enabled:
+        offline = config.wandb.offline or os.environ.get("WANDB_MODE") == "offline"
+        if not offline and not wandb_login():
+            console.print("wandb is not logged in (wandb login): this run is kept offline.")
+            offline = True
         chosen.append(
             WandbLogger(
                 name=folder.path.name,
                 save_dir=folder.path,
                 project=config.wandb.project,
                 entity=config.wandb.entity,
-                offline=config.wandb.offline,
+                mode="offline" if offline else None,
+                settings={"silent": True},
                 config=config.to_dict(),
             )
         )
     return chosen
+
+
+def end_wandb() -> None:
+    """Close the run, so that a next one in this process gets its own."""
+    import wandb
+
+    wandb.finish()
+
+
+def wandb_login() -> bool:
+    """Whether there are credentials; asks nobody."""
+    import wandb  # slow, and rarely needed
+
+    with contextlib.suppress(wandb.errors.Error):
+        return bool(wandb.login(prompt=False, verify=False))
+    return False
 
 
 def announce(

@@ -299,7 +299,7 @@ def test_documented_command_lines(
     rest: list[str], image_tree: Path, tmp_path: Path, command: Command
 ) -> None:
     line = reference_line(image_tree, tmp_path)
-    done = command(*line, *rest, WANDB_MODE="offline")
+    done = command(*line, *rest)
     (folder,) = (tmp_path / "runs/rectified_lpjepa").iterdir()
     assert done.stdout.strip().splitlines()[-1] == f"folder: {folder}"
     assert "sync_batchnorm is a GPU feature" in done.stdout

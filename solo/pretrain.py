@@ -54,7 +54,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     """
     _quiet()
     config = resolve(cfg, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
-    console = Console(quiet=not distributed.is_first_launched(), highlight=False)
+    console = Console(quiet=not distributed.is_first_launched(), highlight=False, markup=False)
     trainer_options = hardware_options(config, console)
     data = ImageData(config)
     method = METHODS[config.method](
@@ -220,7 +220,7 @@ def announce(
     millions = sum(p.numel() for p in method.learnable_parameters()) / 1e6
     views = sum(entry.num_crops for entry in config.augmentations)
     console.print(
-        f"[bold]{config.method}[/bold] on {config.data.dataset}: {len(data.train)} images, "
+        f"{config.method} on {config.data.dataset}: {len(data.train)} images, "
         f"{views} views each; {config.backbone.name} and projector, {millions:.1f} M parameters",
         soft_wrap=True,
     )

@@ -74,8 +74,11 @@ class Augmentation(Section):
     """One recipe for views; several entries make several kinds of view."""
 
     rrc: RandomResizedCropConfig = RandomResizedCropConfig()
+    """Random resized crop."""
     color_jitter: ColorJitterConfig = ColorJitterConfig()
+    """Brightness, contrast, saturation and hue."""
     grayscale: Chance = Chance()
+    """All three channels become the luminance."""
     gaussian_blur: Chance = Chance()
     """Sigma uniform in [0.1, 2] pixels."""
     solarization: Chance = Chance()
@@ -83,6 +86,7 @@ class Augmentation(Section):
     equalization: Chance = Chance()
     """Histogram equalization."""
     horizontal_flip: Chance = Chance()
+    """Mirror image."""
     crop_size: Positive = 224
     """Side of the view, in pixels."""
     num_crops: Positive = 2
@@ -122,6 +126,7 @@ class Optimizer(Section):
     """How weights are updated. Rates are per 256 images: see lr."""
 
     name: Literal["lars", "sgd", "adam", "adamw"] = "lars"
+    """The update rule."""
     batch_size: int = Field(256, ge=2)
     """Images per process and step (each gives several views)."""
     lr: float = Field(0.3, gt=0)
@@ -140,6 +145,7 @@ class Scheduler(Section):
     """How rates change over a run."""
 
     name: Literal["warmup_cosine", "step", "exponential", "none"] = "warmup_cosine"
+    """Shape of the schedule."""
     warmup_epochs: float = Field(10, ge=0)
     """Epochs of linear warm-up. A run of 10 epochs or fewer that does not set it takes a tenth."""
     warmup_start_lr: float = Field(3e-5, ge=0)
@@ -171,6 +177,7 @@ class AutoResume(Section):
     """Continue the newest unfinished run of the same config."""
 
     enabled: bool = False
+    """Look for one."""
     max_hours: float = Field(36, gt=0)
     """How old its last checkpoint may be."""
 
@@ -179,8 +186,11 @@ class KNNEval(Section):
     """Online k-nearest-neighbour accuracy of the backbone's features."""
 
     enabled: bool = False
+    """Compute it after each validation."""
     k: Positive = 20
+    """Neighbours that vote."""
     distance_func: Literal["cosine", "euclidean"] = "cosine"
+    """How near is measured, and votes weighed."""
     bank_size: Positive = 65536
     """How many of the newest training features are compared with."""
 
@@ -189,6 +199,7 @@ class MLPProbe(Section):
     """Online MLP probes on backbone and projector features, beside the linear ones."""
 
     enabled: bool = False
+    """Train them."""
     num_layers: int = Field(3, ge=2)
     """Linear layers in each."""
 
@@ -197,8 +208,11 @@ class WandB(Section):
     """Weights & Biases."""
 
     enabled: bool = False
+    """Log there too; metrics.csv is written in any case."""
     entity: str | None = None
+    """User or team."""
     project: str = "solo"
+    """Project of the run."""
     offline: bool = False
     """Write the run to its folder only; `wandb sync` uploads it later."""
 
@@ -212,12 +226,15 @@ class Config(Section):
     name: str = "run"
     """First part of the run folder's name."""
     method: str = "rectified_lpjepa"
+    """What is trained: a name from solo/methods."""
     seed: int = Field(5, ge=0)
     """Every random draw of the run follows from it."""
     backbone: Backbone = Backbone()
+    """The network."""
     method_kwargs: Any = Field(default_factory=dict)
     """The method's own options, declared in solo/methods."""
     data: Data = Data()
+    """The images."""
     augmentations: list[Augmentation] = Field(
         default=[
             Augmentation(
@@ -233,26 +250,37 @@ class Config(Section):
         ],
         min_length=1,
     )
+    """The views of an image, one entry a kind."""
     optimizer: Optimizer = Optimizer()
+    """How weights are updated."""
     scheduler: Scheduler = Scheduler()
+    """How rates change."""
     checkpoint: Checkpoint = Checkpoint()
+    """What is saved."""
     auto_resume: AutoResume = AutoResume()
+    """Whether an unfinished run goes on."""
     resume_from_checkpoint: str | None = None
     """A checkpoint of the same config to continue from."""
     knn_eval: KNNEval = KNNEval()
+    """Online kNN."""
     mlp_probe: MLPProbe = MLPProbe()
+    """Online MLP probes."""
     wandb: WandB = WandB()
+    """Dashboard."""
     channels_last: bool = True
     """Memory format of images and convolutions."""
 
     # Lightning's Trainer arguments.
     max_epochs: Positive = 100
+    """Passes over the training set."""
     max_steps: int = Field(-1, ge=-1)
     """Stop after this many optimizer steps; -1 for max_epochs alone."""
     devices: int | list[Annotated[int, Field(ge=0)]] | str = "auto"
     """How many devices, which ones (a list), "auto" or -1 for all."""
     num_nodes: Positive = 1
+    """Machines."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """What to compute on."""
     strategy: str = "auto"
     """auto, ddp, ddp_find_unused_parameters_true …; one process needs none."""
     precision: str = "32"
@@ -260,14 +288,23 @@ class Config(Section):
     sync_batchnorm: bool = False
     """BatchNorm statistics of the global batch (GPU only)."""
     accumulate_grad_batches: Positive = 1
+    """Batches before each optimizer step; rates are multiplied by it."""
     gradient_clip_val: float | None = Field(None, gt=0)
+    """Largest gradient (see the next key)."""
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    """Clip the global norm or each value."""
     check_val_every_n_epoch: Positive = 1
+    """Epochs between validations."""
     limit_train_batches: int | float | None = None
+    """Batches an epoch (a number), or a part of them (a fraction)."""
     limit_val_batches: int | float | None = None
+    """The same for validation."""
     deterministic: bool = False
+    """Only deterministic kernels; slower on a GPU."""
     benchmark: bool | None = None
+    """Let cuDNN try its convolution kernels."""
     detect_anomaly: bool = False
+    """Stop where a gradient becomes NaN; slow."""
 
     @model_validator(mode="before")
     @classmethod

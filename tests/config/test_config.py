@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from solo.config import Config, ConfigError, declared_keys, resolve
+from solo.config import Config, ConfigError, Section, declared_keys, resolve
 from solo.config.cli import force_overrides
 from solo.methods import METHODS
 from solo.optim import OPTIMIZER_KWARGS
@@ -117,13 +118,20 @@ def test_overrides_without_plus_signs() -> None:
     assert force_overrides([*words, "hydra.mode=RUN"]) == ["++a.b=1", *words[1:], "hydra.mode=RUN"]
 
 
+def sections(of: type[Section]) -> Iterator[type[Section]]:
+    yield of
+    for field in of.model_fields.values():
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, Section):
+                yield from sections(inner)
+
+
 def test_every_key_has_a_meaning() -> None:
-    """Sections, fields of Trainer's and words that say themselves may go without."""
-    fields = [section for section in declared_keys(Config) if section.count(".") == 1]
-    assert "optimizer.classifier_lr" in fields
-    for method in METHODS.values():
-        for name, field in method.Kwargs.model_fields.items():
-            assert field.description, f"{method.__name__}: {name}"
+    methods = [method.Kwargs for method in METHODS.values()]
+    for section in {*sections(Config), *methods}:
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+    assert "optimizer.classifier_lr" in declared_keys(Config)
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -84,6 +84,8 @@ def parameter_groups(
 def build_optimizer(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     """The configured optimizer over groups that carry their own rate and weight decay."""
     kwargs = config.optimizer.kwargs.model_dump()
+    if config.optimizer.name != "lars":  # torch's own have one kernel for the whole update
+        kwargs["fused"] = True
     return OPTIMIZERS[config.optimizer.name](groups, **kwargs)  # type: ignore[call-arg]
 
 

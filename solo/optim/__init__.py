@@ -84,7 +84,9 @@ def parameter_groups(
 def build_optimizer(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     """The configured optimizer over groups that carry their own rate and weight decay."""
     kwargs = config.optimizer.kwargs.model_dump()
-    if config.optimizer.name != "lars":  # torch's own have one kernel for the whole update
+    # Fused kernels unscale 16-bit gradients themselves, too late for clipping.
+    clipped = config.precision == "16-mixed" and config.gradient_clip_val is not None
+    if config.optimizer.name != "lars" and not clipped:
         kwargs["fused"] = True
     return OPTIMIZERS[config.optimizer.name](groups, **kwargs)  # type: ignore[call-arg]
 

@@ -34,7 +34,7 @@ def data(**keys: Any) -> Data:
 def test_digits_are_all_there_and_split_by_class() -> None:
     train, val = load_splits(data(), seed=0)
     assert (len(train), len(val)) == (1437, 360)
-    assert train.image(0).shape == (3, 8, 8) and train.image(0).dtype == torch.uint8
+    assert train.image(0).shape == (3, 32, 32) and train.image(0).dtype == torch.uint8
     counts = torch.bincount(val.labels, minlength=10)
     assert counts.min() >= 34 and counts.max() <= 38
     pixels = train.images.double() / 255
@@ -293,7 +293,8 @@ def test_views_of_a_batch() -> None:
     assert batch.views[0].dtype == torch.uint8
     assert batch.indices.tolist() == [5, 9, 2, 7]
     assert batch.labels.tolist() == train.labels[[5, 9, 2, 7]].tolist()
-    assert torch.equal(batch.views[0][2, 1], train.image(9))  # not cropped
+    whole = validation_transform(8, whole=True)(train.image(9))
+    assert torch.equal(batch.views[0][2, 1], whole)  # not cropped
     # A view depends on seed, epoch and image alone.
     assert torch.equal(views[keys[::-1]].views[0][:, 3], batch.views[0][:, 0])
     assert not torch.equal(views[[SampleKey(1, 5)]].views[0][:2, 0], batch.views[0][:2, 0])

@@ -71,7 +71,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
         gradient_clip_algorithm=config.gradient_clip_algorithm,
         check_val_every_n_epoch=config.check_val_every_n_epoch,
         limit_train_batches=config.limit_train_batches,
-        limit_val_batches=config.limit_val_batches,
+        limit_val_batches=config.limit_val_batches if data.val is not None else 0,
         deterministic=config.deterministic,
         benchmark=config.benchmark,
         detect_anomaly=config.detect_anomaly,

@@ -178,6 +178,7 @@ def test_resuming_after_an_epoch_ends_like_the_uninterrupted_run(tmp_path: Path)
 )
 def test_options_train(over: dict[str, Any], tmp_path: Path) -> None:
     options = tiny(tmp_path, max_epochs=1, limit_train_batches=2)
+    options["method_kwargs"]["logging_interval"] = 1
     if "backbone" in over:
         options["backbone"] = {}
     result = run(merged(options, over))
@@ -211,6 +212,7 @@ def test_unlabelled_images_train_without_probes(image_tree: Path, tmp_path: Path
             optimizer={"batch_size": 8},
         )
     )
+    assert "val_loss" not in result.metrics and (result.folder / "report.html").exists()
     assert not any("acc" in name for name in result.metrics)
     assert not any(name.startswith("probes") for name in state(result))
 

@@ -69,10 +69,9 @@ class ImageData(pl.LightningDataModule):
         views = TrainingViews(self.train, self.config.augmentations, self.config.seed)
         return self._loader(views, sampler)
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """One view without randomness of each image; no loader where there is no split."""
-        if self.val is None:
-            return []
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """One view without randomness of each image; only where there is a validation split."""
+        assert self.val is not None
         sampler = ValidationSampler(
             len(self.val),
             self.config.optimizer.batch_size,

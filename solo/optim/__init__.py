@@ -88,7 +88,8 @@ def build_optimizer(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     clipped = config.precision == "16-mixed" and config.gradient_clip_val is not None
     if config.optimizer.name != "lars" and not clipped:
         kwargs["fused"] = True
-    return OPTIMIZERS[config.optimizer.name](groups, **kwargs)  # type: ignore[call-arg]
+    optimizer = OPTIMIZERS[config.optimizer.name]
+    return optimizer(groups, lr=config.optimizer.lr, **kwargs)  # type: ignore[call-arg]
 
 
 def build_scheduler(

@@ -8,7 +8,9 @@ gradient that one process holding the whole batch would get.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -106,6 +108,23 @@ def barrier() -> None:
     """Wait until every process is here."""
     if is_distributed():
         dist.barrier()
+
+
+@contextlib.contextmanager
+def closed_afterwards() -> Iterator[None]:
+    """End the process group and the launcher's environment variables with the block.
+
+    Otherwise a second run in this process (the next job of a sweep) would take itself for a child
+    of the first.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def launched_by_cluster() -> bool:

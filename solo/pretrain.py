@@ -94,7 +94,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     trainer.loggers = loggers(config, folder, console)
 
     started = time.monotonic()
-    with folder.hand_down(), _children_read(folder):
+    with distributed.closed_afterwards(), folder.hand_down(), _children_read(folder):
         trainer.fit(method, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
     if config.wandb.enabled:
         end_wandb()

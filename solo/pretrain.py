@@ -30,10 +30,9 @@ from solo.callbacks import (
     SparsityMonitor,
     choose_folder,
 )
-from solo.config import Config, ConfigError, resolve
-from solo.data import ImageData, Normalize
-from solo.methods import METHODS, SSLMethod
-from solo.optim import OPTIMIZER_KWARGS
+from solo.config import Config, ConfigError
+from solo.data import ImageData
+from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,13 +52,11 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
         ConfigError: for anything in the config that cannot be run, before any long work.
     """
     _quiet()
-    config = resolve(cfg, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
+    config = resolve_config(cfg)
     console = Console(quiet=not distributed.is_first_launched(), highlight=False, markup=False)
     trainer_options = hardware_options(config, console)
     data = ImageData(config)
-    method = METHODS[config.method](
-        config, Normalize(data.spec.mean, data.spec.std), data.num_classes, data.multilabel
-    )
+    method = build_method(config, data)
     trainer = pl.Trainer(
         **trainer_options,
         max_epochs=config.max_epochs,

@@ -16,12 +16,11 @@ import yaml
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from solo.config import ConfigError, resolve
-from solo.data import ImageData, Normalize
+from solo.config import ConfigError
+from solo.data import ImageData
 from solo.data.batches import SampleKey, TrainingViews, ValidationViews
 from solo.distributions import GeneralizedGaussian
-from solo.methods import METHODS, SSLMethod
-from solo.optim import OPTIMIZER_KWARGS
+from solo.methods import SSLMethod, build_method, resolve_config
 
 MOST_IMAGES = 2000  # validation images that are looked at
 
@@ -112,10 +111,9 @@ def load_run(folder: Path) -> tuple[SSLMethod, ImageData]:
         raise ConfigError(f"{folder} is not a run's folder: it lacks config.yaml or {checkpoint}")
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     saved["data"]["preload"] = False
-    config = resolve(saved, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
+    config = resolve_config(saved)
     data = ImageData(config)
-    normalize = Normalize(data.spec.mean, data.spec.std)
-    method = METHODS[config.method](config, normalize, data.num_classes, data.multilabel)
+    method = build_method(config, data)
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     method.load_state_dict(content["state_dict"])
     return method.eval(), data

@@ -16,18 +16,14 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import yaml
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from solo.config import resolve
-from solo.data import Normalize
-from solo.data.module import ImageData
-from solo.methods import METHODS
-from solo.optim import OPTIMIZER_KWARGS
+from solo.data import ImageData
+from solo.methods import build_method
 from solo.report import load_run, validation_features
 
 
@@ -58,10 +54,7 @@ def main() -> int:
     minutes = (finished - started).total_seconds() / 60
 
     trained, data = load_run(folder)
-    tree = yaml.safe_load((folder / "config.yaml").read_text())
-    config = resolve(tree, {n: m.Kwargs for n, m in METHODS.items()}, OPTIMIZER_KWARGS)
-    normalize = Normalize(data.spec.mean, data.spec.std)
-    untrained = METHODS[config.method](config, normalize, data.num_classes).eval()
+    untrained = build_method(data.config, data).eval()
     pixels = [split.images.numpy() for split in (data.train, data.val)]
     print(f"raw pixels, logistic regression         {linear_accuracy(*pixels, data):6.2f} %")
     for name, method in (("untrained", untrained), ("trained", trained)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,8 +160,6 @@ def _celeba(data: Data) -> Splits:
             data,
             key,
         )
-        from pathlib import Path
-
         root = Path(content.root) / content.base_folder / "img_align_celeba"
         names = [name for name in content.attr_names if name]
         return FolderSource(root, list(content.filename), content.attr, names)

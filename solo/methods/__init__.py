@@ -1,10 +1,35 @@
-"""Methods by name."""
+"""Methods by name, and what it takes to build one."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from solo.config import Config, resolve
+from solo.data import ImageData, Normalize
 from solo.methods.base import MethodKwargs, SSLMethod
 from solo.methods.rectified_lpjepa import RectifiedLpJEPA
+from solo.optim import OPTIMIZER_KWARGS
 
-__all__ = ["METHODS", "MethodKwargs", "SSLMethod"]
+__all__ = ["METHODS", "MethodKwargs", "SSLMethod", "build_method", "resolve_config"]
 
 METHODS: dict[str, type[SSLMethod]] = {
     "rectified_lpjepa": RectifiedLpJEPA,
 }
+
+
+def resolve_config(given: DictConfig | Mapping[str, Any]) -> Config:
+    """Check a config against the schema, the chosen method's and the chosen optimizer's options.
+
+    Raises:
+        ConfigError: listing every fault found.
+    """
+    return resolve(given, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
+
+
+def build_method(config: Config, data: ImageData) -> SSLMethod:
+    """The configured method, untrained, for this data."""
+    normalize = Normalize(data.spec.mean, data.spec.std)
+    return METHODS[config.method](config, normalize, data.num_classes, data.multilabel)

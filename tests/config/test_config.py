@@ -13,25 +13,22 @@ from omegaconf import OmegaConf
 
 from solo.config import Config, ConfigError, Section, declared_keys, resolve
 from solo.config.cli import force_overrides
-from solo.methods import METHODS
-from solo.optim import OPTIMIZER_KWARGS
+from solo.methods import METHODS, resolve_config
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "scripts/pretrain").rglob("*.yaml"))
 
 
-def resolved(tree: dict[str, Any]) -> Config:
-    return resolve(tree, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
-
-
 def complaint(tree: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as caught:
-        resolved(tree)
+        resolve_config(tree)
     return str(caught.value)
 
 
 def test_defaults_and_number_words() -> None:
-    config = resolved({"optimizer": {"name": "adamw", "lr": "5e-4"}, "seed": 7, "precision": 16})
+    config = resolve_config(
+        {"optimizer": {"name": "adamw", "lr": "5e-4"}, "seed": 7, "precision": 16}
+    )
     assert config.method == "rectified_lpjepa"
     assert config.optimizer.lr == 5e-4
     assert config.optimizer.kwargs.betas == (0.9, 0.999)
@@ -42,9 +39,9 @@ def test_defaults_and_number_words() -> None:
 
 def test_saved_config_reproduces_the_run() -> None:
     tree = yaml.safe_load((ROOT / "scripts/pretrain/digits/rectified_lpjepa.yaml").read_text())
-    once = resolved(tree).to_dict()
+    once = resolve_config(tree).to_dict()
     again = yaml.safe_load(yaml.safe_dump(once))
-    assert resolved(again).to_dict() == once
+    assert resolve_config(again).to_dict() == once
 
 
 @pytest.mark.parametrize(
@@ -103,8 +100,8 @@ def test_all_faults_are_reported_at_once() -> None:
 
 
 def test_short_runs_shorten_the_default_warm_up_only() -> None:
-    assert resolved({"max_epochs": 2}).scheduler.warmup_epochs == pytest.approx(0.2)
-    assert resolved({"max_epochs": 11}).scheduler.warmup_epochs == 10
+    assert resolve_config({"max_epochs": 2}).scheduler.warmup_epochs == pytest.approx(0.2)
+    assert resolve_config({"max_epochs": 11}).scheduler.warmup_epochs == 10
     complaint({"max_epochs": 2, "scheduler": {"warmup_epochs": 10}})
 
 
@@ -155,7 +152,9 @@ GOLDEN = json.loads((ROOT / "tests/golden/recipes.json").read_text())
 
 @pytest.mark.parametrize("name", [n for n, row in GOLDEN.items() if row["method"] in METHODS])
 def test_recipes_hold_the_published_values(name: str) -> None:
-    config = resolved(yaml.safe_load((ROOT / "scripts/pretrain" / name).read_text())).to_dict()
+    config = resolve_config(
+        yaml.safe_load((ROOT / "scripts/pretrain" / name).read_text())
+    ).to_dict()
     ours = flat(config)
     for key, value in GOLDEN[name].items():
         if key != "augmentations":
@@ -172,6 +171,6 @@ def test_recipes_hold_the_published_values(name: str) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_recipes_resolve_and_open_with_their_command(path: Path) -> None:
-    resolved(yaml.safe_load(path.read_text()))
+    resolve_config(yaml.safe_load(path.read_text()))
     head = path.read_text().split("\n\n")[0]
     assert "main_pretrain.py" in head and "Cost:" in head

@@ -61,7 +61,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _AllSum(torch.autograd.Function):
-    """Sum over processes. The result is used alike by all of them, so the adjoint is a factor W."""
+    """Sum over processes. Each may use the result in its own way, so the adjoint sums as well."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -71,7 +71,9 @@ class _AllSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad * world_size()
+        total = grad.clone().contiguous()
+        dist.all_reduce(total)
+        return total
 
 
 def gather(x: Tensor, dim: int = 0) -> Tensor:

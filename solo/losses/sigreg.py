@@ -1,9 +1,12 @@
-"""SIGReg, the regulariser of LeJEPA (arXiv 2511.08544): sliced Epps–Pulley against N(0, I)."""
+"""LeJEPA (arXiv 2511.08544): SIGReg, sliced Epps–Pulley against N(0, I), and invariance."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
+from solo import distributed
 from solo.multivariate import SlicingUnivariateTest
 from solo.univariate import EppsPulley
 
@@ -28,3 +31,32 @@ class SIGReg(nn.Module):
         """z [..., N, D] -> a scalar: the mean over leading dimensions (views) and slices."""
         statistic: Tensor = self.test(z, step)
         return statistic.mean()
+
+
+class LeJEPALoss(NamedTuple):
+    """The loss and its invariance term, before its weight."""
+
+    loss: Tensor
+    invariance: Tensor
+
+
+def lejepa_loss(z: Tensor, sigreg: Tensor, global_views: int, *, lamb: float = 0.05) -> LeJEPALoss:
+    """``(1 - lamb) * invariance + lamb * sigreg``.
+
+    Invariance is the mean squared distance of every view's embedding to the mean embedding of the
+    image's global views, over the global batch.
+
+    Args:
+        z: [V, B, D], this process's share of the batch, global views first.
+        sigreg: a scalar, the regulariser of ``z``.
+        global_views: how many of the V views are global.
+        lamb: in [0, 1].
+
+    Raises:
+        ValueError: for a number of global views outside 1 … V.
+    """
+    if not 1 <= global_views <= z.shape[0]:
+        raise ValueError(f"global_views is {global_views}; there are {z.shape[0]} views")
+    centre = z[:global_views].mean(0)
+    invariance = distributed.all_mean((z - centre).square().mean())
+    return LeJEPALoss((1 - lamb) * invariance + lamb * sigreg, invariance)

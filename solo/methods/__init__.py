@@ -10,12 +10,14 @@ from omegaconf import DictConfig
 from solo.config import Config, resolve
 from solo.data import ImageData, Normalize
 from solo.methods.base import MethodKwargs, SSLMethod
+from solo.methods.lejepa import LeJEPA
 from solo.methods.rectified_lpjepa import RectifiedLpJEPA
 from solo.optim import OPTIMIZER_KWARGS
 
 __all__ = ["METHODS", "MethodKwargs", "SSLMethod", "build_method", "resolve_config"]
 
 METHODS: dict[str, type[SSLMethod]] = {
+    "lejepa": LeJEPA,
     "rectified_lpjepa": RectifiedLpJEPA,
 }
 

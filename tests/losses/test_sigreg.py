@@ -1,0 +1,81 @@
+"""The LeJEPA loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_pretrain import rows, tiny
+
+from solo.losses.sigreg import SIGReg, lejepa_loss
+from solo.pretrain import run
+
+
+def test_loss_is_the_plain_formula() -> None:
+    z = torch.randn(5, 8, 6, dtype=torch.float64)
+    views = z.numpy()
+    centre = views[:2].mean(0)
+    invariance = np.mean([(views[v] - centre) ** 2 for v in range(5)])
+    # Epps–Pulley of each view along the module's own directions, by numpy's trapezoid rule.
+    reg = SIGReg(num_slices=40)
+    value = reg(z, (3,))
+    from solo import rng
+
+    directions = torch.randn(6, 40, generator=rng.generator(0, "slices", 3), dtype=torch.float64)
+    directions = (directions / directions.norm(dim=0)).numpy()
+    t = np.linspace(-3, 3, 33)
+    weight = np.exp(-(t**2) / 2)
+    statistics = []
+    for view in views:
+        ecf = np.exp(1j * t[:, None, None] * (view @ directions)).mean(1)
+        integrand = np.abs(ecf - weight[:, None]) ** 2 * weight[:, None]
+        statistics.append(8 * np.trapezoid(integrand, t, axis=0).mean())
+    assert value.item() == pytest.approx(np.mean(statistics), rel=1e-10)
+    total, inv = lejepa_loss(z, value, 2, lamb=0.1)
+    assert inv.item() == pytest.approx(invariance, rel=1e-12)
+    assert total.item() == pytest.approx(0.9 * invariance + 0.1 * value.item(), rel=1e-12)
+    with pytest.raises(ValueError, match="global_views is 6"):
+        lejepa_loss(z, value, 6)
+
+
+SCRIPT = """
+from solo.losses.sigreg import SIGReg, lejepa_loss
+torch.manual_seed(0)
+images = torch.randn(4, 16, 12, dtype=torch.float64)
+size = 16 // world
+network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(12, 6).double())
+z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (4, size))
+loss = lejepa_loss(z, SIGReg(num_slices=64)(z, (1,)), 2).loss
+loss.backward()
+results['loss'], results['gradient'] = loss.detach(), network.module.weight.grad
+"""
+
+
+def test_one_process_and_two_agree(
+    processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
+) -> None:
+    (one,) = processes(SCRIPT, 1)
+    for other in processes(SCRIPT, 2):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("per_view", [True, False])
+def test_multi_crop_run(per_view: bool, tmp_path: Path) -> None:
+    options = tiny(tmp_path, method="lejepa", max_epochs=1)
+    options["method_kwargs"] = {
+        "num_slices": 32,
+        "proj_hidden_dim": 16,
+        "proj_output_dim": 8,
+        "logging_interval": 1,
+        "per_view": per_view,
+    }
+    options["augmentations"] = [{"crop_size": 8, "num_crops": 2}, {"crop_size": 4, "num_crops": 3}]
+    written = rows(run(options).folder)
+    first = next(row for row in written if "train_lejepa_loss" in row)
+    expected = 0.95 * float(first["train_invariance_loss"])
+    expected += 0.05 * float(first["train_sigreg_loss"])
+    assert float(first["train_lejepa_loss"]) == pytest.approx(expected, rel=1e-4)

@@ -13,20 +13,16 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solo import distributed, rng
 from solo.distributions import GeneralizedGaussian
 from solo.losses.vicreg import invariance_loss
+from solo.multivariate import random_directions
 
 ProjectionVectorsType = Literal[
     "random", "torch_svd_and_random", "torch_svd_bottom_half_eigen_and_random"
 ]
-
-# Directions are drawn in blocks with a seed each, so that a process draws its share alone and the
-# matrix does not depend on how many processes there are.
-BLOCK = 256
 
 
 def sliced_wasserstein(features: Tensor, targets: Tensor, projections: Tensor) -> Tensor:
@@ -166,21 +162,7 @@ class RDMReg(nn.Module):
         self, step: tuple[int, ...], start: int, stop: int, like: Tensor
     ) -> Tensor:
         """Rows ``start`` to ``stop`` of the step's random directions: [stop - start, D]."""
-        first, last = start // BLOCK, -(-stop // BLOCK)
-        shape = (BLOCK, like.shape[-1])
-        blocks = [
-            torch.randn(
-                shape,
-                generator=rng.generator(self.seed, "projections", *step, b, device=like.device),
-                device=like.device,
-                dtype=like.dtype,
-            )
-            for b in range(first, last)
-        ]
-        if not blocks:
-            return like.new_empty(0, shape[-1])
-        rows = torch.cat(blocks)[start - first * BLOCK : stop - first * BLOCK]
-        return F.normalize(rows, dim=-1)
+        return random_directions(like, self.seed, "projections", step, start, stop)
 
     def _directions_of_view(
         self, view: Tensor, step: tuple[int, ...], start: int, stop: int

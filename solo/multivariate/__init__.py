@@ -1,5 +1,27 @@
 """Multivariate goodness-of-fit statistics against N(0, I)."""
 
-from solo.multivariate.slicing import SlicingUnivariateTest
+from solo.multivariate.base import MultivariateTest
+from solo.multivariate.bhep import BHEP, HZ
+from solo.multivariate.generating_function import BHEP_M, COMB, HV
+from solo.multivariate.slicing import SlicingUnivariateTest, random_directions
 
-__all__ = ["SlicingUnivariateTest"]
+MULTIVARIATE_TESTS: dict[str, type[MultivariateTest]] = {
+    "bhep": BHEP,
+    "bhep_m": BHEP_M,
+    "comb": COMB,
+    "hv": HV,
+    "hz": HZ,
+}
+"""The tests by the names that configs use."""
+
+__all__ = [
+    "BHEP",
+    "BHEP_M",
+    "COMB",
+    "HV",
+    "HZ",
+    "MULTIVARIATE_TESTS",
+    "MultivariateTest",
+    "SlicingUnivariateTest",
+    "random_directions",
+]

@@ -6,16 +6,52 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from solo import rng
-from solo.univariate import UnivariateTest
+from solo import distributed, rng
+from solo.multivariate.base import MultivariateTest
+from solo.univariate import OrderTest, UnivariateTest
+
+# Directions are drawn in blocks with a seed each, so that a process draws its share alone and the
+# matrix does not depend on how many processes there are.
+BLOCK = 256
 
 
-class SlicingUnivariateTest(nn.Module):
+def random_directions(
+    like: Tensor, seed: int, stream: str, step: tuple[int, ...], start: int, stop: int
+) -> Tensor:
+    """Rows ``start`` to ``stop`` of a step's directions, uniform on the sphere: [stop - start, D].
+
+    Args:
+        like: [..., D], gives D, dtype and device.
+        seed: the run's seed.
+        stream: what the directions are for.
+        step: names the draw.
+        start: first row.
+        stop: one beyond the last.
+    """
+    first, last = start // BLOCK, -(-stop // BLOCK)
+    shape = (BLOCK, like.shape[-1])
+    blocks = [
+        torch.randn(
+            shape,
+            generator=rng.generator(seed, stream, *step, block, device=like.device),
+            device=like.device,
+            dtype=like.dtype,
+        )
+        for block in range(first, last)
+    ]
+    if not blocks:
+        return like.new_empty(0, shape[-1])
+    return F.normalize(torch.cat(blocks)[start - first * BLOCK : stop - first * BLOCK], dim=-1)
+
+
+class SlicingUnivariateTest(MultivariateTest):
     """A univariate test along random directions (the "sketch" of LeJEPA, arXiv 2511.08544).
 
-    By Cramér–Wold, a sample is N(0, I) in law if all its projections are N(0, 1).
+    By Cramér–Wold, a sample is N(0, I) in law if all its projections are N(0, 1). A test that
+    averages reduces its means over processes; for one that sorts, each process takes its share of
+    the directions of the global batch.
 
     Args:
         univariate_test: applied to each projection.
@@ -55,15 +91,33 @@ class SlicingUnivariateTest(nn.Module):
             x: this process's samples.
             step: names the directions; without one, the calls are counted.
         """
+        if x.ndim < 2:
+            raise ValueError(f"the samples have shape {tuple(x.shape)}; expected [..., N, D]")
         if step is None:
             step, self.calls = (self.calls,), self.calls + 1
-        generator = rng.generator(self.seed, "slices", *step, device=x.device)
-        directions = torch.randn(
-            x.shape[-1], self.num_slices, generator=generator, device=x.device, dtype=x.dtype
-        )
-        statistics: Tensor = self.univariate_test(x @ F.normalize(directions, dim=0))
+        if isinstance(self.univariate_test, OrderTest) and distributed.is_distributed():
+            statistics = self._shared(x, self.univariate_test, step)
+        else:
+            statistics = self.univariate_test(x @ self._directions(x, step, 0, self.num_slices).T)
         if self.clip_value is not None:
             statistics = torch.where(statistics < self.clip_value, 0.0, statistics)
         if self.reduction == "none":
             return statistics
         return statistics.mean(-1) if self.reduction == "mean" else statistics.sum(-1)
+
+    def null_mean(self, num_samples: int, dim: int) -> float:
+        """The univariate test's (times num_slices for "sum"), without clipping."""
+        factor = self.num_slices if self.reduction == "sum" else 1
+        return factor * self.univariate_test.null_mean(num_samples)
+
+    def _directions(self, x: Tensor, step: tuple[int, ...], start: int, stop: int) -> Tensor:
+        return random_directions(x, self.seed, "slices", step, start, stop)
+
+    def _shared(self, x: Tensor, test: OrderTest, step: tuple[int, ...]) -> Tensor:
+        """[..., num_slices], each process working on its share."""
+        samples = distributed.gather(x, dim=x.ndim - 2)
+        start, stop = distributed.share(self.num_slices)
+        projected = self._directions(x, step, start, stop) @ samples.mT  # [..., share, N]
+        own = test.of_sorted(projected.sort(dim=-1).values)
+        others = (start, self.num_slices - stop)
+        return distributed.all_sum(F.pad(own, others))

@@ -19,38 +19,46 @@ class UnivariateTest(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
+        """[..., N, K] -> [..., K].
+
+        Raises:
+            ValueError: for fewer than two dimensions, or fewer than two samples.
+        """
+
+    @abstractmethod
+    def null_mean(self, num_samples: int) -> float:
+        """Expected statistic of ``num_samples`` draws from N(0, 1)."""
+
+
+class OrderTest(UnivariateTest):
+    """A test on the order statistics; it gathers the samples of all processes."""
+
+    def forward(self, x: Tensor) -> Tensor:
         """[..., N, K] -> [..., K]."""
+        check_samples(x)
+        columns = distributed.gather(x, dim=x.ndim - 2).mT.contiguous()  # sorts run along memory
+        return self.of_sorted(columns.sort(dim=-1).values)
 
-
-def sorted_samples(x: Tensor) -> Tensor:
-    """The samples of all processes, [..., N, K] with N of them all, sorted along N.
-
-    Raises:
-        ValueError: for fewer than two dimensions.
-    """
-    check_samples(x)
-    return distributed.gather(x, dim=x.ndim - 2).sort(dim=-2).values
+    @abstractmethod
+    def of_sorted(self, x: Tensor) -> Tensor:
+        """[..., K, N], ascending along N and of all processes -> [..., K]."""
 
 
 def ranks(x: Tensor) -> Tensor:
-    """1 … N as a column [N, 1], of the dtype and device of ``x`` [..., N, K]."""
-    count = x.shape[-2]
-    return torch.arange(1, count + 1, dtype=x.dtype, device=x.device)[:, None]
+    """1 … N, of the dtype and device of ``x`` [..., N]."""
+    return torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
 
 
 def check_samples(x: Tensor) -> None:
-    """Refuse what is not [..., N, K].
+    """Refuse what is not [..., N, K] with N > 1.
 
     Raises:
-        ValueError: for fewer than two dimensions.
+        ValueError: for fewer than two dimensions, or fewer than two samples.
     """
     if x.ndim < 2:
         raise ValueError(f"the samples have shape {tuple(x.shape)}; expected [..., N, K]")
-
-
-def normal_cdf(x: Tensor) -> Tensor:
-    """Distribution function of N(0, 1)."""
-    return torch.special.ndtr(x)
+    if x.shape[-2] * distributed.world_size() < 2:
+        raise ValueError(f"the samples have shape {tuple(x.shape)}; a test needs at least 2")
 
 
 def global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:

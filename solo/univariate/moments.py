@@ -1,38 +1,59 @@
-"""Tests on sample moments."""
+"""Raw moments."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
-from solo.univariate.base import UnivariateTest, global_moments
+from solo import distributed
+from solo.univariate.base import UnivariateTest, check_samples
 
 
-class VCReg(UnivariateTest):
-    """``N m^2 / s^2 + (N - 1) (s^2 - 1)^2 / 2``: is the mean 0 and the variance 1?
+class Moments(UnivariateTest):
+    """``|m_1| + sum_{k=2}^{k_max} exp(-k) |m_k - E Z^k|``, m_k the k-th raw sample moment.
 
-    m and s^2 are the sample mean and unbiased variance. Each term is about chi-squared with one
-    degree of freedom under the null, so the mean is about 2; a large value means a wrong location
-    or scale. Higher moments do not matter.
+    As in LeJEPA's library (arXiv 2511.08544). Null value: of order ``N^(-1/2)``, see
+    ``null_mean``. A large value means that a low moment is off. Where all the listed moments
+    agree the sample may still be anything; the paper's reason to prefer Epps–Pulley.
+
+    Args:
+        k_max: highest moment, >= 1.
+
+    Raises:
+        ValueError: for k_max below 1.
     """
+
+    def __init__(self, k_max: int = 4) -> None:
+        super().__init__()
+        if k_max < 1:
+            raise ValueError(f"k_max is {k_max}; at least 1 moment is needed")
+        self.k_max = k_max
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N, K] -> [..., K]."""
-        mean, variance, _, _, count = global_moments(x)
-        return count * mean.square() / variance + (count - 1) * (variance - 1).square() / 2
+        check_samples(x)
+        orders = range(1, self.k_max + 1)
+        sample = distributed.all_mean(torch.stack([x.pow(k).mean(-2) for k in orders]))
+        return sum(  # type: ignore[return-value]
+            self._weight(k) * (moment - _normal_moment(k)).abs()
+            for k, moment in zip(orders, sample)
+        )
+
+    def null_mean(self, num_samples: int) -> float:
+        """By the central limit theorem: ``sqrt(2 / (pi N)) sum_k weight_k sd(Z^k)``."""
+        spread = [
+            self._weight(k) * math.sqrt(_normal_moment(2 * k) - _normal_moment(k) ** 2)
+            for k in range(1, self.k_max + 1)
+        ]
+        return math.sqrt(2 / (math.pi * num_samples)) * sum(spread)
+
+    @staticmethod
+    def _weight(order: int) -> float:
+        return 1.0 if order == 1 else math.exp(-order)
 
 
-class ExtendedJarqueBera(UnivariateTest):
-    """VCReg's terms plus those of Jarque & Bera (1980): ``N g^2 / 6 + N (k - 3)^2 / 24``.
-
-    g and k are skewness and kurtosis (with the unbiased standard deviation). About chi-squared
-    with four degrees of freedom under the null, so the mean is about 4; a large value means that
-    one of the first four moments is not that of N(0, 1).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., N, K] -> [..., K]."""
-        mean, variance, skewness, kurtosis, count = global_moments(x)
-        location = count * mean.square() / variance
-        scale = (count - 1) * (variance - 1).square() / 2
-        shape = count * skewness.square() / 6 + count * (kurtosis - 3).square() / 24
-        return location + scale + shape
+def _normal_moment(order: int) -> float:
+    """E Z^order."""
+    return 0.0 if order % 2 else float(math.prod(range(order - 1, 0, -2)))

@@ -11,11 +11,11 @@ from scipy import stats
 
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian
 from solo.losses.rectified_lpjepa import (
-    BLOCK,
     RDMReg,
     rectified_lpjepa_loss,
     sliced_wasserstein,
 )
+from solo.multivariate.slicing import BLOCK
 
 
 def test_golden_loss_and_gradient(golden: dict[str, np.ndarray]) -> None:

@@ -11,6 +11,7 @@ import torch
 from test_pretrain import rows, tiny
 
 from solo.losses.sigreg import SIGReg, lejepa_loss
+from solo.multivariate import random_directions
 from solo.pretrain import run
 
 
@@ -22,10 +23,7 @@ def test_loss_is_the_plain_formula() -> None:
     # Epps–Pulley of each view along the module's own directions, by numpy's trapezoid rule.
     reg = SIGReg(num_slices=40)
     value = reg(z, (3,))
-    from solo import rng
-
-    directions = torch.randn(6, 40, generator=rng.generator(0, "slices", 3), dtype=torch.float64)
-    directions = (directions / directions.norm(dim=0)).numpy()
+    directions = random_directions(z, 0, "slices", (3,), 0, 40).T.numpy()
     t = np.linspace(-3, 3, 33)
     weight = np.exp(-(t**2) / 2)
     statistics = []

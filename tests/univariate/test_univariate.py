@@ -11,10 +11,35 @@ from scipy import integrate, stats
 
 from solo import univariate
 
-NAMES = ["AndersonDarling", "CramerVonMises", "Watson", "ExtendedJarqueBera", "VCReg", "EppsPulley"]
+GOLDEN = [
+    "AndersonDarling",
+    "CramerVonMises",
+    "Entropy",
+    "EppsPulley",
+    "ExtendedJarqueBera",
+    "ShapiroWilk",
+    "VCReg",
+    "Watson",
+]
+ALL = sorted(test.__name__ for test in univariate.UNIVARIATE_TESTS.values())
+VARIANTS = [
+    *(f"{name}()" for name in ALL),
+    "Entropy(m=2, edges='vasicek')",
+    "EppsPulley(n_points=9, t_max=5.0)",
+    "Moments(k_max=6)",
+    "NLL(alpha=0.2)",
+    "NLL(k=3)",
+    "ShapiroWilk('blom')",
+    "ShapiroWilk('rahman', 'rahman')",
+]
 
 
-@pytest.mark.parametrize("name", NAMES)
+def build(text: str) -> univariate.UnivariateTest:
+    """The test that ``text`` constructs."""
+    return eval(text, {name: getattr(univariate, name) for name in ALL})
+
+
+@pytest.mark.parametrize("name", GOLDEN)
 def test_golden(golden: dict[str, np.ndarray], name: str) -> None:
     test = getattr(univariate, name)()
     x = torch.tensor(golden["uni_x"], dtype=torch.float64, requires_grad=True)
@@ -67,9 +92,69 @@ def test_moment_statistics_agree_with_scipy() -> None:
     np.testing.assert_allclose(univariate.ExtendedJarqueBera()(x), expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_batches_gradients_and_extremes(name: str) -> None:
-    test = getattr(univariate, name)()
+def test_entropy_is_vasiceks() -> None:
+    x = torch.randn(30, 2, dtype=torch.float64) * 3 + 1
+    for m in (1, 4):
+        entropy = stats.differential_entropy(x.numpy(), window_length=m, method="vasicek")
+        expected = np.sqrt(2 * np.pi * np.e) * x.numpy().std(0, ddof=1) / np.exp(entropy)
+        got = univariate.Entropy(m=m, edges="vasicek")(x)
+        np.testing.assert_allclose(got, expected, rtol=1e-10)
+
+
+def test_shapiro_wilk_agrees_with_scipy() -> None:
+    x = torch.randn(60, 1, dtype=torch.float64).exp()
+    x = x - x.mean()  # SciPy's is blind to the location
+    w = stats.shapiro(x[:, 0].numpy()).statistic
+    tridiagonal = univariate.ShapiroWilk("rahman", "rahman")(x).item()
+    assert (1 - tridiagonal) ** 2 == pytest.approx(w, abs=0.01)
+    blom = univariate.ShapiroWilk("blom")(x).item()
+    m = stats.norm.ppf((np.arange(1, 61) - 0.375) / 60.25)
+    r = np.corrcoef(m, np.sort(x[:, 0].numpy()))[0, 1]
+    assert blom == pytest.approx(1 - r, rel=1e-9)
+
+
+def test_tridiagonal_weights_invert_the_covariance() -> None:
+    n = 12
+    p = np.arange(1, n + 1) / (n + 1)
+    m = stats.norm.ppf(p)
+    density = stats.norm.pdf(m)
+    covariance = np.minimum.outer(p, p) * (1 - np.maximum.outer(p, p)) / np.outer(density, density)
+    expected = np.linalg.solve(covariance, m)
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(
+        univariate.ShapiroWilk("rahman", "rahman").weights(n), expected, rtol=1e-8
+    )
+
+
+def test_nll_is_the_density_of_order_statistics() -> None:
+    n = 7
+    x = torch.randn(n, 2, dtype=torch.float64)
+    values = np.sort(x.numpy(), axis=0)
+    u = stats.norm.cdf(values)
+    order = np.arange(1, n + 1)[:, None]
+    losses = -stats.beta.logpdf(u, order, n + 1 - order) - stats.norm.logpdf(values)
+    np.testing.assert_allclose(univariate.NLL()(x), losses.mean(0), rtol=1e-10)
+    np.testing.assert_allclose(univariate.NLL(k=5)(x), losses[4], rtol=1e-10)
+    entropies = [stats.beta(i, n + 1 - i).entropy() for i in range(1, n + 1)]
+    expected = np.mean(entropies) + stats.norm.entropy()
+    assert univariate.NLL().null_mean(n) == pytest.approx(expected, abs=1e-3)
+    low, high = (stats.norm.ppf(stats.beta.ppf(q, order, n + 1 - order)) for q in (0.2, 0.8))
+    outer = np.where((values > low) & (values < high), 0, losses).mean(0)
+    np.testing.assert_allclose(univariate.NLL(alpha=0.2)(x), outer, rtol=1e-10)
+
+
+def test_moments_are_the_plain_formula() -> None:
+    x = torch.randn(50, 2, dtype=torch.float64)
+    expected = np.abs(x.numpy().mean(0))
+    for k in range(2, 7):
+        moment = (x.numpy() ** k).mean(0)
+        expected = expected + np.exp(-k) * np.abs(moment - stats.norm.moment(k))
+    np.testing.assert_allclose(univariate.Moments(k_max=6)(x), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("text", VARIANTS)
+def test_batches_gradients_and_extremes(text: str) -> None:
+    test = build(text)
     x = torch.randn(2, 3, 9, 2, dtype=torch.float64, requires_grad=True)
     assert test(x).shape == (2, 3, 2)
     torch.testing.assert_close(test(x)[1, 2], test(x[1, 2]))
@@ -78,23 +163,19 @@ def test_batches_gradients_and_extremes(name: str) -> None:
     value = test(far)
     value.sum().backward()
     assert torch.isfinite(value).all() and far.grad is not None and torch.isfinite(far.grad).all()
-    if name != "EppsPulley":  # its grid is built for any input
-        with pytest.raises(ValueError, match=r"\[\.\.\., N, K\]"):
-            test(torch.zeros(5))
+    with pytest.raises(ValueError, match=r"\[\.\.\., N, K\]"):
+        test(torch.zeros(5))
+    with pytest.raises(ValueError, match="at least 2"):
+        test(torch.zeros(1, 5))
 
 
-def test_means_under_the_null() -> None:
-    x = torch.randn(4000, 50, 1, generator=torch.Generator().manual_seed(1))
-    n = 50
-    expected = {
-        "AndersonDarling": 1.0,
-        "CramerVonMises": (1 / 6 - 1 / (12 * n)) / n,
-        "Watson": (1 / 12 - 1 / (12 * n)) / n,
-    }
-    for name, mean in expected.items():
-        values = getattr(univariate, name)()(x)
-        error = values.std() / 4000**0.5
-        assert values.mean().item() == pytest.approx(mean, abs=4 * error.item()), name
+@pytest.mark.parametrize("text", VARIANTS)
+def test_means_under_the_null(text: str) -> None:
+    test = build(text)
+    x = torch.randn(1000, 80, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    values = test(x)
+    error = values.std().item() / 1000**0.5
+    assert values.mean().item() == pytest.approx(test.null_mean(80), abs=4 * error)
 
 
 SCRIPT = """
@@ -102,20 +183,38 @@ from solo import univariate
 torch.manual_seed(0)
 x = torch.randn(32, 5, dtype=torch.float64)
 size = 32 // world
-for name in NAMES:
-    scale = torch.nn.Parameter(torch.ones(5, dtype=torch.float64))
-    value = getattr(univariate, name)()(x[rank * size:(rank + 1) * size] * scale)
+tests = {name: getattr(univariate, name) for name in NAMES}
+for text in TEXTS:
+    scale = torch.nn.Parameter(torch.ones(32, 5, dtype=torch.float64))
+    value = eval(text, tests)((x * scale)[rank * size:(rank + 1) * size])
     value.sum().backward()
     dist.all_reduce(scale.grad)
-    results[name], results[name + '_gradient'] = value.detach(), scale.grad / world
+    results[text], results[text + ' gradient'] = value.detach(), scale.grad / world
 """
 
 
 def test_one_process_and_two_agree(
     processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
 ) -> None:
-    script = SCRIPT.replace("NAMES", repr(NAMES))
+    script = SCRIPT.replace("NAMES", repr(ALL)).replace("TEXTS", repr(VARIANTS))
     (one,) = processes(script, 1)
     for other in processes(script, 2):
         for name, value in one.items():
             torch.testing.assert_close(other[name], value, atol=1e-9, rtol=1e-9)
+
+
+def test_bad_arguments() -> None:
+    for text, message in {
+        "Entropy(m=0)": "m is 0",
+        "Entropy(edges='cut')": "'cut'",
+        "Moments(k_max=0)": "k_max is 0",
+        "NLL(alpha=0.7)": "alpha is 0.7",
+        "NLL(k=0)": "k is 0",
+        "ShapiroWilk('bloom')": "'bloom'",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            build(text)
+    with pytest.raises(ValueError, match="2m = 10"):
+        univariate.Entropy(m=5)(torch.randn(10, 1))
+    with pytest.raises(ValueError, match="k is 11"):
+        univariate.NLL(k=11)(torch.randn(10, 1))

@@ -1,0 +1,59 @@
+"""What the multivariate tests share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from solo import distributed
+
+
+class MultivariateTest(nn.Module, ABC):
+    """A goodness-of-fit statistic of a sample against N(0, I).
+
+    Called with [..., N, D] (N samples on this process), returns [...]: the statistic of the samples
+    of all processes, differentiable. The data are taken as they are: no standardisation.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., N, D] -> [...].
+
+        Raises:
+            ValueError: for fewer than two dimensions.
+        """
+
+    @abstractmethod
+    def null_mean(self, num_samples: int, dim: int) -> float:
+        """Expected statistic of ``num_samples`` draws from N(0, I_dim), exactly."""
+
+
+class PairwiseTest(MultivariateTest):
+    """A test that sums over all pairs of samples: each process sums over its share of the rows.
+
+    The cost is N^2 (D + 1) operations in all and N^2 / W numbers of memory on each of W processes:
+    meant for batches up to a few thousand.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., N, D] -> [...]."""
+        if x.ndim < 2:
+            raise ValueError(f"the samples have shape {tuple(x.shape)}; expected [..., N, D]")
+        samples = distributed.gather(x, dim=x.ndim - 2)
+        start, stop = distributed.share(samples.shape[-2])
+        return distributed.all_sum(self.of_rows(samples[..., start:stop, :], samples))
+
+    @abstractmethod
+    def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:
+        """These rows' part [...] of the statistic; ``rows`` [..., R, D] of ``samples`` [..., N, D].
+
+        The parts of all rows add up to the statistic.
+        """
+
+
+def squared_norms(rows: Tensor, samples: Tensor, sign: int) -> Tensor:
+    """``|y_j + sign y_k|^2`` for y_j in rows and y_k in samples: [..., R, N]."""
+    own = rows.square().sum(-1)[..., :, None]
+    other = samples.square().sum(-1)[..., None, :]
+    return (own + other + 2 * sign * rows @ samples.mT).clamp_min(0)

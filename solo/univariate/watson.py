@@ -1,0 +1,25 @@
+"""Watson's form of Cramér–von Mises."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from solo.univariate.base import OrderTest
+from solo.univariate.cramer_von_mises import edf_deviations
+
+
+class Watson(OrderTest):
+    """``mean_i d_i^2 - (mean_i d_i)^2`` with ``d_i = F(x_(i)) - (2i - 1) / (2N)``.
+
+    Watson (1961): Cramér–von Mises without the part that a shift of F makes. The classical ``U^2``
+    is N times this plus 1 / (12 N). Null value: ``(1/12 - 1/(12 N)) / N``, as U^2 has mean 1/12. A
+    large value means that the shape is off, rather than the location.
+    """
+
+    def of_sorted(self, x: Tensor) -> Tensor:
+        """[..., K, N] -> [..., K]."""
+        return edf_deviations(x).var(-1, correction=0)
+
+    def null_mean(self, num_samples: int) -> float:
+        """``(1/12 - 1/(12 N)) / N``, exactly."""
+        return (1 / 12 - 1 / (12 * num_samples)) / num_samples

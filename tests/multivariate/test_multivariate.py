@@ -1,0 +1,144 @@
+"""Multivariate statistics: golden numbers, their defining integrals, gradients, processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from solo import multivariate
+
+TESTS = {
+    "BHEP": "BHEP(beta=0.8)",
+    "BHEP_M": "BHEP_M(beta=4.0)",
+    "COMB": "COMB(gamma=2.0)",
+    "HV": "HV(gamma=4.0)",
+    "HZ": "HZ()",
+}
+
+
+def build(text: str) -> multivariate.MultivariateTest:
+    """The test that ``text`` constructs."""
+    return eval(text, {name: getattr(multivariate, name) for name in TESTS})
+
+
+def test_golden(golden: dict[str, np.ndarray]) -> None:
+    x = torch.tensor(golden["multi_x"])
+    bhep, hz = multivariate.BHEP(beta=0.5)(x).item(), multivariate.HZ()(x).item()
+    assert bhep == pytest.approx(float(golden["multi_BHEP"]), rel=1e-4)
+    assert hz == pytest.approx(float(golden["multi_HZ"]), rel=1e-4)
+
+
+def grid(rate: float, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes t [G, dim] and weights of ``exp(-rate |t|^2) dt`` (Gauss–Hermite product rule)."""
+    nodes, weights = np.polynomial.hermite.hermgauss(50)
+    t = np.array(list(product(nodes, repeat=dim))) / np.sqrt(rate)
+    w = np.array([np.prod(ws) for ws in product(weights, repeat=dim)]) / rate ** (dim / 2)
+    return t, w
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_defining_integrals(dim: int) -> None:
+    x = torch.randn(9, dim, dtype=torch.float64) * 1.1 + 0.2
+    y = x.numpy()
+
+    def parts(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return t @ y.T, np.exp(t @ y.T).mean(1), (t**2).sum(1)
+
+    for beta in (0.3, 0.8):
+        t, w = grid(1 / (2 * beta**2), dim)
+        dots, _, squares = parts(t)
+        distance = np.abs(np.exp(1j * dots).mean(1) - np.exp(-squares / 2)) ** 2
+        expected = (w / w.sum()) @ distance
+        assert multivariate.BHEP(beta)(x).item() == pytest.approx(expected, rel=1e-8)
+    beta = multivariate.HZ.bandwidth(9, dim)
+    assert beta == pytest.approx((1 / 2**0.5) * ((2 * dim + 1) * 9 / 4) ** (1 / (dim + 4)))
+    torch.testing.assert_close(multivariate.HZ()(x), multivariate.BHEP(beta)(x))
+
+    t, w = grid(4.0, dim)
+    dots, mgf, squares = parts(t)
+    expected = 9 * w @ (mgf - np.exp(squares / 2)) ** 2
+    assert multivariate.BHEP_M(4.0)(x).item() == pytest.approx(expected, rel=1e-8)
+    gradient = (np.exp(dots)[:, :, None] * y).mean(1)
+    expected = 9 * w @ ((gradient - t * mgf[:, None]) ** 2).sum(1)
+    assert multivariate.HV(4.0)(x).item() == pytest.approx(expected, rel=1e-8)
+    expected = 3 * w @ (np.cos(dots).mean(1) * mgf - 1)
+    assert multivariate.COMB(4.0, signed=True)(x).item() == pytest.approx(expected, rel=1e-8)
+    assert multivariate.COMB(4.0)(x).item() == pytest.approx(abs(expected), rel=1e-8)
+    for name in ("BHEP_M", "HV", "COMB"):
+        test = getattr(multivariate, name)
+        ratio = (test(4.0)(x) / test(4.0, normalize=True)(x)).item()
+        assert ratio == pytest.approx(w.sum(), rel=1e-8)
+
+
+@pytest.mark.parametrize("text", TESTS.values())
+def test_batches_gradients_and_wide_samples(text: str) -> None:
+    test = build(text)
+    x = torch.randn(2, 8, 3, dtype=torch.float64, requires_grad=True)
+    assert test(x).shape == (2,)
+    torch.testing.assert_close(test(x)[1], test(x[1]))
+    assert torch.autograd.gradcheck(test, x)
+    with pytest.raises(ValueError, match="N, D"):
+        test(torch.zeros(5))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BHEP()",
+        "BHEP_M()",
+        "BHEP_M(beta=6.0, normalize=True)",
+        "COMB(signed=True)",
+        "HV(normalize=True)",
+        "HZ()",
+    ],
+)
+def test_means_under_the_null(text: str) -> None:
+    test = build(text)
+    x = torch.randn(1000, 60, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    values = test(x)
+    error = values.std().item() / 1000**0.5
+    assert values.mean().item() == pytest.approx(test.null_mean(60, 3), abs=4 * error)
+
+
+SCRIPT = """
+from solo import multivariate, univariate
+torch.manual_seed(0)
+x = torch.randn(24, 4, dtype=torch.float64)
+size = 24 // world
+names = dict(vars(multivariate), **vars(univariate))
+for text in TEXTS:
+    scale = torch.nn.Parameter(torch.ones(24, 4, dtype=torch.float64))
+    value = eval(text, names)((x * scale)[rank * size:(rank + 1) * size])
+    value.sum().backward()
+    dist.all_reduce(scale.grad)
+    results[text], results[text + ' gradient'] = value.detach(), scale.grad / world
+"""
+
+
+def test_one_process_and_two_agree(
+    processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
+) -> None:
+    sliced = [
+        f"SlicingUnivariateTest({test}(), num_slices=301, reduction={reduction!r})"
+        for test in ("EppsPulley", "AndersonDarling", "VCReg")
+        for reduction in ("mean", "none")
+    ]
+    script = SCRIPT.replace("TEXTS", repr([*TESTS.values(), *sliced]))
+    (one,) = processes(script, 1)
+    for other in processes(script, 2):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, atol=1e-9, rtol=1e-9)
+
+
+def test_bad_arguments() -> None:
+    for text, message in {
+        "BHEP(beta=0)": "beta is 0",
+        "BHEP_M(beta=0.5)": "above 1",
+        "HV(gamma=-1)": "above 0",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            build(text)

@@ -162,7 +162,7 @@ class RDMReg(nn.Module):
         self, step: tuple[int, ...], start: int, stop: int, like: Tensor
     ) -> Tensor:
         """Rows ``start`` to ``stop`` of the step's random directions: [stop - start, D]."""
-        return random_directions(like, self.seed, "projections", step, start, stop)
+        return random_directions(like, self.seed, step, start, stop)
 
     def _directions_of_view(
         self, view: Tensor, step: tuple[int, ...], start: int, stop: int

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.multivariate import SlicingUnivariateTest
-from solo.univariate import EppsPulley
+from solo.multivariate import MULTIVARIATE_TESTS, MultivariateTest, SlicingUnivariateTest
+from solo.univariate import UNIVARIATE_TESTS, EppsPulley
 
 
 class SIGReg(nn.Module):
@@ -31,6 +32,26 @@ class SIGReg(nn.Module):
         """z [..., N, D] -> a scalar: the mean over leading dimensions (views) and slices."""
         statistic: Tensor = self.test(z, step)
         return statistic.mean()
+
+
+def build_test(
+    name: str, kwargs: Mapping[str, Any], *, num_slices: int = 1024, seed: int = 0
+) -> MultivariateTest:
+    """A test by its name: a univariate one along random slices, or a multivariate one.
+
+    Raises:
+        ValueError: for an unknown name or arguments that the test refuses.
+    """
+    known: dict[str, Any] = {**UNIVARIATE_TESTS, **MULTIVARIATE_TESTS}
+    if name not in known:
+        raise ValueError(f"test is {name!r}; choose from {', '.join(sorted(known))}")
+    try:
+        test = known[name](**kwargs)
+    except TypeError as error:
+        raise ValueError(f"{name} does not take {dict(kwargs)}: {error}") from error
+    if isinstance(test, MultivariateTest):
+        return test
+    return SlicingUnivariateTest(test, num_slices, seed=seed)
 
 
 class LeJEPALoss(NamedTuple):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
-from solo.losses.sigreg import SIGReg, lejepa_loss
+from solo import distributed
+from solo.config import fault
+from solo.distributions import GeneralizedGaussian
+from solo.losses.characteristic_rdm import CharacteristicRDMReg
+from solo.losses.sigreg import build_test, lejepa_loss
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
 
 
@@ -16,14 +20,39 @@ class LeJEPAKwargs(MethodKwargs):
 
     lamb: float = Field(0.05, ge=0, le=1)
     """Weight of SIGReg; invariance weighs 1 - lamb."""
+    test: str = "epps_pulley"
+    """What SIGReg tests with: any name in solo.univariate (sliced) or solo.multivariate."""
+    test_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the test, such as gamma for hv."""
     num_slices: int = Field(1024, ge=1)
-    """Directions a step."""
+    """Directions a step, for a univariate test."""
     num_points: int = Field(17, ge=2)
-    """Nodes of the statistic's quadrature."""
+    """Nodes of the quadrature of epps_pulley."""
     t_max: float = Field(3.0, gt=0)
     """Upper end of its grid."""
+    lp_norm_parameter: float = Field(2.0, gt=0)
+    """Shape p of the target, a generalized Gaussian of unit variance: 2 is LeJEPA, else LpJEPA."""
     per_view: bool = True
     """Test each view's batch and average; false tests all views as one sample."""
+
+    @model_validator(mode="after")
+    def _buildable(self) -> LeJEPAKwargs:
+        try:
+            build_test(self.test, self.all_test_kwargs())
+        except ValueError as error:
+            raise fault(str(error)) from error
+        if self.lp_norm_parameter != 2 and self.test != "epps_pulley":
+            raise fault(
+                f"test {self.test} knows the normal distribution only; "
+                f"lp_norm_parameter {self.lp_norm_parameter:g} needs test epps_pulley"
+            )
+        return self
+
+    def all_test_kwargs(self) -> dict[str, Any]:
+        """``test_kwargs``, with the two options of epps_pulley."""
+        if self.test != "epps_pulley":
+            return self.test_kwargs
+        return {"num_points": self.num_points, "t_max": self.t_max, **self.test_kwargs}
 
 
 class LeJEPA(SSLMethod):
@@ -34,18 +63,32 @@ class LeJEPA(SSLMethod):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        options = self.kwargs
-        self.sigreg = SIGReg(
-            options.num_slices, options.num_points, options.t_max, seed=self.config.seed
-        )
+        options, seed = self.kwargs, self.config.seed
+        self.sigreg: nn.Module
+        if options.lp_norm_parameter == 2:
+            self.sigreg = build_test(
+                options.test, options.all_test_kwargs(), num_slices=options.num_slices, seed=seed
+            )
+        else:
+            self.sigreg = CharacteristicRDMReg(
+                GeneralizedGaussian(options.lp_norm_parameter),
+                num_projections=options.num_slices,
+                num_points=options.num_points,
+                t_max=options.t_max,
+                seed=seed,
+            )
         recipes = self.config.augmentations
         # Views of the first recipe's resolution are global; they come first in z.
         self.global_views = sum(r.num_crops for r in recipes if r.crop_size == recipes[0].crop_size)
 
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
         """See the class."""
-        sample = z if self.kwargs.per_view else z.flatten(0, 1)
-        sigreg = self.sigreg(sample, step)
+        sample = z if self.kwargs.per_view else z.flatten(0, 1)[None]
+        sigreg: Tensor = self.sigreg(sample, step)
+        if isinstance(self.sigreg, CharacteristicRDMReg):
+            count = sample.shape[1] * distributed.world_size()
+            sigreg = sigreg * (count * self.sigreg.epps_pulley_unit)
+        sigreg = sigreg.mean()
         total, invariance = lejepa_loss(z, sigreg, self.global_views, lamb=self.kwargs.lamb)
         logs = {"lejepa_loss": total, "invariance_loss": invariance, "sigreg_loss": sigreg}
         return Loss(total, logs)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from solo.config import fault
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian, SigmaMode
+from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import ProjectionVectorsType, RDMReg
 from solo.losses.vicreg import invariance_loss
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
@@ -36,6 +37,13 @@ class RectifiedLpJEPAKwargs(MethodKwargs):
     """The wanted fraction of non-zero features; sets mu, so mean_shift_value must not."""
     mode_of_sigma: SigmaMode = "sigma_GN"
     """Scale of unit variance before (`sigma_GN`) or after (`sigma_RGN`) rectification."""
+    rdm_test: Literal["sliced_wasserstein", "characteristic_function"] = "sliced_wasserstein"
+    """How projections are matched: sorted, to target samples, or by characteristic functions, in
+    closed form. Both weigh a shift alike, so that rdm_reg_loss_weight means the same."""
+    num_points: int = Field(17, ge=2)
+    """Nodes of the quadrature of characteristic_function."""
+    t_max: float = Field(3.0, gt=0)
+    """Upper end of its grid, in units of 1 / the target's standard deviation."""
     num_projections: int = Field(8192, ge=1)
     """Slices a step."""
     projection_vectors_type: ProjectionVectorsType = "random"
@@ -53,6 +61,11 @@ class RectifiedLpJEPAKwargs(MethodKwargs):
             raise fault(
                 f"target_l0 {self.target_l0} sets the mean shift, but mean_shift_value "
                 f"{self.mean_shift_value} is given too: leave one out (or set it to null)"
+            )
+        if self.rdm_test != "sliced_wasserstein" and self.projection_vectors_type != "random":
+            raise fault(
+                f"rdm_test {self.rdm_test} needs projection_vectors_type random, not "
+                f"{self.projection_vectors_type}"
             )
         if self.target_l0 is not None and not rectified:
             raise fault("target_l0 needs target_distribution rectified_lp_distribution")
@@ -81,12 +94,23 @@ class RectifiedLpJEPA(SSLMethod):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         target = self.kwargs.target()
-        self.rdm_reg = RDMReg(
-            target,
-            num_projections=self.kwargs.num_projections,
-            projection_vectors_type=self.kwargs.projection_vectors_type,
-            seed=self.config.seed,
-        )
+        options = self.kwargs
+        self.rdm_reg: RDMReg | CharacteristicRDMReg
+        if options.rdm_test == "sliced_wasserstein":
+            self.rdm_reg = RDMReg(
+                target,
+                num_projections=options.num_projections,
+                projection_vectors_type=options.projection_vectors_type,
+                seed=self.config.seed,
+            )
+        else:
+            self.rdm_reg = CharacteristicRDMReg(
+                target,
+                num_projections=options.num_projections,
+                num_points=options.num_points,
+                t_max=options.t_max,
+                seed=self.config.seed,
+            )
         self.facts["expected_l0"] = target.expected_l0
 
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:

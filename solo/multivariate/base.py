@@ -17,8 +17,8 @@ class MultivariateTest(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., N, D] -> [...].
+    def forward(self, x: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
+        """[..., N, D] -> [...]. ``step`` names the random draws of a test that makes any.
 
         Raises:
             ValueError: for fewer than two dimensions.
@@ -36,7 +36,7 @@ class PairwiseTest(MultivariateTest):
     meant for batches up to a few thousand.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """[..., N, D] -> [...]."""
         if x.ndim < 2:
             raise ValueError(f"the samples have shape {tuple(x.shape)}; expected [..., N, D]")

@@ -128,9 +128,9 @@ class COMB(GeneratingFunctionTest):
         super().__init__(gamma, normalize)
         self.signed = signed
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """[..., N, D] -> [...]."""
-        value = super().forward(x)
+        value = super().forward(x, step)
         return value if self.signed else value.abs()
 
     def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:

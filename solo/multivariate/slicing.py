@@ -18,14 +18,13 @@ BLOCK = 256
 
 
 def random_directions(
-    like: Tensor, seed: int, stream: str, step: tuple[int, ...], start: int, stop: int
+    like: Tensor, seed: int, step: tuple[int, ...], start: int, stop: int
 ) -> Tensor:
     """Rows ``start`` to ``stop`` of a step's directions, uniform on the sphere: [stop - start, D].
 
     Args:
         like: [..., D], gives D, dtype and device.
         seed: the run's seed.
-        stream: what the directions are for.
         step: names the draw.
         start: first row.
         stop: one beyond the last.
@@ -35,7 +34,7 @@ def random_directions(
     blocks = [
         torch.randn(
             shape,
-            generator=rng.generator(seed, stream, *step, block, device=like.device),
+            generator=rng.generator(seed, "slices", *step, block, device=like.device),
             device=like.device,
             dtype=like.dtype,
         )
@@ -111,7 +110,7 @@ class SlicingUnivariateTest(MultivariateTest):
         return factor * self.univariate_test.null_mean(num_samples)
 
     def _directions(self, x: Tensor, step: tuple[int, ...], start: int, stop: int) -> Tensor:
-        return random_directions(x, self.seed, "slices", step, start, stop)
+        return random_directions(x, self.seed, step, start, stop)
 
     def _shared(self, x: Tensor, test: OrderTest, step: tuple[int, ...]) -> Tensor:
         """[..., num_slices], each process working on its share."""

@@ -23,7 +23,7 @@ def test_loss_is_the_plain_formula() -> None:
     # Epps–Pulley of each view along the module's own directions, by numpy's trapezoid rule.
     reg = SIGReg(num_slices=40)
     value = reg(z, (3,))
-    directions = random_directions(z, 0, "slices", (3,), 0, 40).T.numpy()
+    directions = random_directions(z, 0, (3,), 0, 40).T.numpy()
     t = np.linspace(-3, 3, 33)
     weight = np.exp(-(t**2) / 2)
     statistics = []

@@ -130,8 +130,8 @@ def validation_features(method: SSLMethod, data: ImageData) -> Features | None:
     parts = []
     for start in range(0, count, 64):
         batch = views[[SampleKey(0, i) for i in picked[start : start + 64]]]
-        h, z = method.encode(batch.views)
-        parts.append((h[0], z[0], batch.labels))
+        encoded = method.encode(batch.views)
+        parts.append((encoded.h[0], encoded.z[0], batch.labels))
     return Features(*(torch.cat(column) for column in zip(*parts)))
 
 

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from solo.backbones import build_backbone
+from solo.backbones import build_backbone, has_blocks, last_two_cls
 from solo.config import ConfigError
 
 
@@ -65,3 +65,25 @@ def test_vits_take_other_sizes_for_local_crops() -> None:
 def test_faults_are_named(name: str, kwargs: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build_backbone(name, kwargs, 32)
+
+
+def test_tokens_of_the_last_two_blocks() -> None:
+    network = build_backbone("vit_tiny", {"depth": 3}, 32).eval()
+    outputs: list[torch.Tensor] = []
+    for block in network.blocks:
+        block.register_forward_hook(lambda _module, _inputs, out: outputs.append(out))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        features, tokens = last_two_cls(network, images)
+        expected = torch.cat([out[:, 0] for out in outputs[1:]], dim=-1)
+        torch.testing.assert_close(tokens, expected)
+        torch.testing.assert_close(features, network(images))
+        # Without a CLS token: the mean over patches.
+        options = {"depth": 2, "class_token": False, "global_pool": "avg"}
+        network = build_backbone("vit_tiny", options, 32).eval()
+        outputs.clear()
+        for block in network.blocks:
+            block.register_forward_hook(lambda _module, _inputs, out: outputs.append(out))
+        tokens = last_two_cls(network, images[..., :24, :24])[1]  # a local crop
+        torch.testing.assert_close(tokens, torch.cat([out.mean(1) for out in outputs], dim=-1))
+    assert has_blocks(network) and not has_blocks(build_backbone("resnet18", {}, 32))

@@ -6,8 +6,9 @@ import inspect
 from typing import Any
 
 import timm
+import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from solo.config import ConfigError, unknown_name
 
@@ -84,3 +85,29 @@ def _shrink_stem(network: nn.Module) -> None:
         )
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()
+
+
+def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """A ViT's features and, from the same pass, the CLS tokens of its last two blocks.
+
+    Args:
+        network: see :func:`has_blocks`.
+        images: [B, 3, H, W].
+
+    Returns:
+        Features [B, F] as the network itself gives, and tokens [B, 2F] before the final norm (the
+        mean of the patch tokens where there is no CLS token), LeJEPA's input of the linear probe
+        (arXiv 2511.08544).
+    """
+    tokens, blocks = network.forward_intermediates(  # type: ignore[operator]
+        images, indices=2, return_prefix_tokens=True, output_fmt="NLC"
+    )
+    features = network.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+    # timm: (patch tokens, prefix tokens) of each block, or patch tokens alone.
+    picked = [b[1][:, 0] if isinstance(b, tuple) else b.mean(1) for b in blocks]
+    return features, torch.cat(picked, dim=-1)
+
+
+def has_blocks(network: nn.Module) -> bool:
+    """Whether :func:`last_two_cls` works: timm's ViTs and their kin."""
+    return hasattr(network, "blocks") and hasattr(network, "forward_intermediates")

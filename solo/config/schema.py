@@ -97,7 +97,8 @@ class Data(Section):
     """What is trained on."""
 
     dataset: str = "digits"
-    """digits, cifar10, cifar100, stl10, celeba, imagenet, imagenet100, imagenet10 or custom."""
+    """digits, cifar10, cifar100, stl10, celeba, imagenet, imagenet100, imagenet10, imagenette or
+    custom."""
     train_path: str | None = None
     """Folder (or .h5 file) of the training images; for torchvision's sets, their root folder."""
     val_path: str | None = None
@@ -134,7 +135,9 @@ class Optimizer(Section):
     classifier_lr: float = Field(0.1, gt=0)
     """Base rate of the online probes, scaled alike."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Weight decay of backbone and projector (the probes have none)."""
+    """Weight decay of backbone and projector."""
+    classifier_weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of the online probes."""
     exclude_bias_n_norm_wd: bool = False
     """No weight decay on one-dimensional parameters."""
     kwargs: Any = Field(default_factory=dict)
@@ -193,6 +196,15 @@ class KNNEval(Section):
     """How near is measured, and votes weighed."""
     bank_size: Positive = 65536
     """How many of the newest training features are compared with."""
+
+
+class LinearProbe(Section):
+    """The online linear probe."""
+
+    features: Literal["backbone", "last_two_cls"] = "backbone"
+    """What it sees: the backbone's output, or the CLS tokens of a ViT's last two blocks."""
+    norm: Literal["none", "layer"] = "none"
+    """LayerNorm before the linear layer."""
 
 
 class MLPProbe(Section):
@@ -263,6 +275,8 @@ class Config(Section):
     """A checkpoint of the same config to continue from."""
     knn_eval: KNNEval = KNNEval()
     """Online kNN."""
+    linear_probe: LinearProbe = LinearProbe()
+    """The online linear probe."""
     mlp_probe: MLPProbe = MLPProbe()
     """Online MLP probes."""
     wandb: WandB = WandB()

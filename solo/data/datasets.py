@@ -208,6 +208,7 @@ DATASETS: dict[str, DatasetSpec] = {
     "imagenet": DatasetSpec(_images()),
     "imagenet100": DatasetSpec(_images(imagenet100_classes)),
     "imagenet10": DatasetSpec(_images()),
+    "imagenette": DatasetSpec(_images()),
     "custom": DatasetSpec(_images()),
 }
 

@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from solo import distributed, rng
-from solo.backbones import build_backbone
-from solo.config import Config, Section
+from solo.backbones import build_backbone, has_blocks, last_two_cls
+from solo.config import Config, ConfigError, Section
 from solo.data import Batch
-from solo.methods.probes import OnlineProbes, Scores, means
+from solo.methods.probes import Encoded, OnlineProbes, Scores, means
 from solo.methods.projectors import ProjectorType, build_projector
 from solo.optim import build_optimizer, build_scheduler, parameter_groups
 
@@ -79,10 +79,18 @@ class SSLMethod(pl.LightningModule):
             self.kwargs.proj_hidden_dim,
             self.kwargs.proj_output_dim,
         )
+        tokens = 2 if config.linear_probe.features == "last_two_cls" else 1
+        if tokens == 2 and not has_blocks(self.backbone):
+            raise ConfigError(
+                f"linear_probe.features is last_two_cls, but {config.backbone.name} is no ViT; "
+                "choose backbone"
+            )
         self.probes: OnlineProbes | None = None
         if num_classes:
             proj = self.kwargs.proj_output_dim if self.kwargs.add_projector_classifier else 0
-            self.probes = OnlineProbes(config, features, proj, num_classes, multilabel)
+            self.probes = OnlineProbes(
+                config, features, features * tokens, proj, num_classes, multilabel
+            )
         self.facts: dict[str, float] = {}
         """Numbers known before training, for the log and the summary."""
         self.logged = False
@@ -99,35 +107,41 @@ class SSLMethod(pl.LightningModule):
         """
         raise NotImplementedError
 
-    def encode(self, views: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Views of each resolution, uint8 [V_r, B, 3, H_r, W_r] -> h [V, B, F] and z [V, B, D].
+    def encode(self, views: list[Tensor]) -> Encoded:
+        """Views of each resolution, uint8 [V_r, B, 3, H_r, W_r] -> features [V, B, …].
 
         All views of a resolution go through the network as one batch.
         """
-        features = []
+        parts: list[tuple[Tensor, Tensor]] = []
         for group in views:
             images = self.normalize(group.flatten(0, 1))
             if self.config.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
-            features.append(self.backbone(images).unflatten(0, group.shape[:2]))
-        h = torch.cat(features)
+            if self.config.linear_probe.features == "last_two_cls":
+                h, probe = last_two_cls(self.backbone, images)
+            else:
+                h = probe = self.backbone(images)
+            parts.append((h.unflatten(0, group.shape[:2]), probe.unflatten(0, group.shape[:2])))
+        h = torch.cat([part[0] for part in parts])
+        probe = h
+        if self.config.linear_probe.features == "last_two_cls":
+            probe = torch.cat([part[1] for part in parts])
         z = self.projector(h.flatten(0, 1)).unflatten(0, h.shape[:2])
-        return h, z
+        return Encoded(h, z, probe)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One step; callbacks get the detached features beside the loss."""
         step = (self.current_epoch, batch_idx)
         rng.seed_global(self.config.seed, "network", *step, distributed.rank())  # dropout
-        h, z = self.encode(batch.views)
+        encoded = self.encode(batch.views)
         log_now = self.logged = self.is_logging_step(batch_idx)
-        with torch.autocast(h.device.type, enabled=False):
-            h, z = h.float(), z.float()
+        with torch.autocast(encoded.h.device.type, enabled=False):
+            encoded = encoded.float()
+            h, z = encoded.h, encoded.z
             loss, logs = self.compute_loss(h, z, step)
             if self.probes is not None:
                 labels = batch.labels.repeat(h.shape[0], *[1] * (batch.labels.ndim - 1))
-                probe_loss, scores = self.probes(
-                    h.detach().flatten(0, 1), z.detach().flatten(0, 1), labels, metrics=log_now
-                )
+                probe_loss, scores = self.probes(encoded.detached(), labels, metrics=log_now)
                 loss = loss + probe_loss
                 if log_now:
                     probe_means = means(scores)
@@ -146,12 +160,11 @@ class SSLMethod(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Score the probes; callbacks get the features."""
-        h, z = self.encode(batch.views)
-        h, z = h[0].float(), z[0].float()
+        encoded = self.encode(batch.views).float().detached()
         if self.probes is not None:
-            with torch.autocast(h.device.type, enabled=False):
-                self._val_scores.append(self.probes(h, z, batch.labels)[1])
-        return {"h": h, "z": z, "labels": batch.labels}
+            with torch.autocast(encoded.h.device.type, enabled=False):
+                self._val_scores.append(self.probes(encoded, batch.labels)[1])
+        return {"h": encoded.h, "z": encoded.z, "labels": batch.labels}
 
     def on_validation_epoch_end(self) -> None:
         """Log the probes' results over all processes' images."""
@@ -178,7 +191,11 @@ class SSLMethod(pl.LightningModule):
         if self.probes is not None:
             probes = list(self.probes.parameters())
             groups.append(
-                {"params": probes, "lr": options.classifier_lr * scale, "weight_decay": 0.0}
+                {
+                    "params": probes,
+                    "lr": options.classifier_lr * scale,
+                    "weight_decay": options.classifier_weight_decay,
+                }
             )
         optimizer = build_optimizer(self.config, groups)
         total = int(self.trainer.estimated_stepping_batches)

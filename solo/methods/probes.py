@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solo.config import Config
+
+
+class Encoded(NamedTuple):
+    """What the network makes of images, [V, B, …] or [N, …].
+
+    ``h``: backbone features [.., F]; ``z``: embeddings [.., D]; ``probe``: what the linear probe
+    sees [.., P], often ``h`` itself.
+    """
+
+    h: Tensor
+    z: Tensor
+    probe: Tensor
+
+    def detached(self) -> Encoded:
+        """Cut off from the gradient, views joined with the batch."""
+        h = self.h.detach()
+        probe = h if self.probe is self.h else self.probe.detach()
+        return Encoded(*(x.flatten(0, 1) for x in (h, self.z.detach(), probe)))
+
+    def float(self) -> Encoded:
+        """In float32."""
+        h = self.h.float()
+        return Encoded(h, self.z.float(), h if self.probe is self.h else self.probe.float())
 
 
 class Scores(dict[str, Tensor]):
@@ -19,6 +44,7 @@ class OnlineProbes(nn.Module):
     Args:
         config: ``mlp_probe`` adds MLP probes.
         num_features: F, of the backbone.
+        probe_features: P, of what the linear probe sees.
         proj_features: D of the projector, 0 for no probe on it.
         num_classes: outputs C.
         multilabel: labels are C binary attributes instead of one class.
@@ -28,6 +54,7 @@ class OnlineProbes(nn.Module):
         self,
         config: Config,
         num_features: int,
+        probe_features: int,
         proj_features: int,
         num_classes: int,
         multilabel: bool,
@@ -36,7 +63,10 @@ class OnlineProbes(nn.Module):
         self.multilabel = multilabel
         self.num_classes = num_classes
         # The prefix of a head's metrics, beside "train_" or "val_".
-        heads: dict[str, nn.Module] = {"linear": nn.Linear(num_features, num_classes)}
+        linear: nn.Module = nn.Linear(probe_features, num_classes)
+        if config.linear_probe.norm == "layer":
+            linear = nn.Sequential(nn.LayerNorm(probe_features), linear)
+        heads: dict[str, nn.Module] = {"linear": linear}
         if proj_features:
             heads["proj"] = nn.Linear(proj_features, num_classes)
         if config.mlp_probe.enabled:
@@ -47,13 +77,12 @@ class OnlineProbes(nn.Module):
         self.heads = nn.ModuleDict(heads)
 
     def forward(
-        self, h: Tensor, z: Tensor, labels: Tensor, metrics: bool = True
+        self, encoded: Encoded, labels: Tensor, metrics: bool = True
     ) -> tuple[Tensor, Scores]:
         """Losses and scores of all heads.
 
         Args:
-            h: [N, F], detached.
-            z: [N, D], detached.
+            encoded: features of N images, detached.
             labels: [N] or [N, C], -1 where there is none.
             metrics: also count correct answers.
 
@@ -63,9 +92,12 @@ class OnlineProbes(nn.Module):
         present = labels >= 0 if labels.ndim == 1 else (labels >= 0).all(-1)
         count = present.sum()
         scores = Scores(count=count)
-        total = h.new_zeros(())
+        total = encoded.h.new_zeros(())
         for name, head in self.heads.items():
-            logits = head(z if name.startswith("proj") else h)
+            if name == "linear":
+                logits = head(encoded.probe)
+            else:
+                logits = head(encoded.z if name.startswith("proj") else encoded.h)
             loss = self._loss(logits, labels, present)
             total = total + loss / count.clamp(min=1)
             if metrics:

@@ -101,7 +101,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
             folder.finish()
         seconds = time.monotonic() - started
         report(console, folder)
-        summarize(console, metrics, folder, seconds)
+        summarize(console, metrics, folder, seconds, method.kwargs.is_rectified)
     return Result(folder.path, metrics)
 
 
@@ -229,7 +229,7 @@ def announce(
 
 
 def summarize(
-    console: Console, metrics: dict[str, float], folder: RunFolder, seconds: float
+    console: Console, metrics: dict[str, float], folder: RunFolder, seconds: float, sparse: bool
 ) -> None:
     """The closing table."""
     rows = {
@@ -241,7 +241,7 @@ def summarize(
     }
     table = Table(show_header=False, box=None)
     for label, (name, form) in rows.items():
-        if name in metrics:
+        if name in metrics and (sparse or "l0" not in name):
             table.add_row(label, form.format(metrics[name]))
     minutes, rest = divmod(round(seconds), 60)
     table.add_row("training time", f"{minutes} min {rest:02d} s")

@@ -12,9 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from solo import distributed
 from solo.methods import SSLMethod
 
-# Metrics worth a glance, with their short names, in order.
+# Metrics worth a glance beside the loss, with their short names, in order.
 SHOWN = {
-    "train_rectified_lp_jepa_loss": "loss",
     "train_l0_sparsity_metric": "l0",
     "val_acc1": "val acc",
     "val_knn_acc1": "knn",
@@ -71,18 +70,18 @@ class RunProgress(pl.Callback):
             "images": self._seen / (time.monotonic() - self._started),
         }
         if pl_module.logged:
-            fields["metrics"] = self._metrics(trainer)
+            fields["metrics"] = self._metrics(trainer, pl_module)
         self._bar.update(self._task, advance=1, **fields)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: SSLMethod) -> None:
         """Where there is no terminal, one line; after validation."""
         if self._bar is not None:
-            self._bar.update(self._task, metrics=self._metrics(trainer))
+            self._bar.update(self._task, metrics=self._metrics(trainer, pl_module))
         elif distributed.rank() == 0:
             speed = self._seen / (time.monotonic() - self._started)
             self.console.print(
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {speed:.0f} img/s  "
-                f"{self._metrics(trainer)}",
+                f"{self._metrics(trainer, pl_module)}",
                 soft_wrap=True,
             )
 
@@ -102,6 +101,9 @@ class RunProgress(pl.Callback):
             self._bar = None
 
     @staticmethod
-    def _metrics(trainer: pl.Trainer) -> str:
+    def _metrics(trainer: pl.Trainer, method: SSLMethod) -> str:
+        shown = {f"train_{method.headline}": "loss", **SHOWN}
+        if not method.kwargs.is_rectified:
+            del shown["train_l0_sparsity_metric"]  # dense embeddings: always 1
         values = trainer.callback_metrics
-        return "  ".join(f"{short} {values[n]:.4g}" for n, short in SHOWN.items() if n in values)
+        return "  ".join(f"{short} {values[n]:.4g}" for n, short in shown.items() if n in values)

@@ -36,9 +36,14 @@ class MethodKwargs(Section):
     logging_interval: int = Field(50, ge=1)
     """Steps between logged values."""
 
+    @property
+    def is_rectified(self) -> bool:
+        """Whether embeddings are sparse."""
+        return self.projector_type == "rectified_mlp"
+
 
 class Loss(NamedTuple):
-    """A method's loss, and the values to log beside it (names without "train_")."""
+    """A method's loss, and the values to log (names without "train_"), the loss itself first."""
 
     total: Tensor
     logs: dict[str, Tensor]
@@ -95,6 +100,8 @@ class SSLMethod(pl.LightningModule):
         """Numbers known before training, for the log and the summary."""
         self.logged = False
         """Whether the newest training step logged its values (callbacks follow suit)."""
+        self.headline = ""
+        """Name of the method's loss in the log, without "train_"."""
         self._val_scores: list[Scores] = []
 
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
@@ -139,6 +146,7 @@ class SSLMethod(pl.LightningModule):
             encoded = encoded.float()
             h, z = encoded.h, encoded.z
             loss, logs = self.compute_loss(h, z, step)
+            self.headline = next(iter(logs))
             if self.probes is not None:
                 labels = batch.labels.repeat(h.shape[0], *[1] * (batch.labels.ndim - 1))
                 probe_loss, scores = self.probes(encoded.detached(), labels, metrics=log_now)

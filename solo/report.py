@@ -18,7 +18,7 @@ from torch import Tensor
 
 from solo.config import ConfigError
 from solo.data import ImageData
-from solo.data.batches import SampleKey, TrainingViews, ValidationViews
+from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
 from solo.distributions import GeneralizedGaussian
 from solo.methods import SSLMethod, build_method, resolve_config
 
@@ -227,6 +227,7 @@ def view_grid(data: ImageData, rows: int = 6) -> Figure:
     config = data.config
     views = TrainingViews(data.train, config.augmentations, config.seed)
     batch = views[[SampleKey(0, i) for i in range(min(rows, len(data.train)))]]
+    assert isinstance(batch, Batch)
     flat = [view for group in batch.views for view in group]  # [B, 3, H, W] each
     images, width = len(batch.labels), len(flat) + 1
     figure = Figure((1.2 * width, 1.2 * images), layout="constrained")

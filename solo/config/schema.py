@@ -111,6 +111,8 @@ class Data(Section):
     """Loader processes of each training process."""
     preload: bool = False
     """Read all files into memory, still encoded, before training."""
+    augment_on: Literal["auto", "loader", "device"] = "auto"
+    """Where views are made: by loader processes or on the training device (auto: on a GPU)."""
     fraction: float = Field(-1.0, le=1)
     """Part of the training set to use, the same part of every class; -1 is all of it."""
     no_labels: bool = False

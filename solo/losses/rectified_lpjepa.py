@@ -10,18 +10,27 @@ K slices.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from solo import distributed, rng
 from solo.distributions import GeneralizedGaussian
+from solo.losses.sorting import sort_rows, sort_rows_with_order
 from solo.losses.vicreg import invariance_loss
-from solo.multivariate import random_directions
+from solo.multivariate.directions import (
+    Slices,
+    chunk_rows,
+    dense_chunks,
+    random_chunks,
+    structured_chunks,
+)
 
 ProjectionVectorsType = Literal[
-    "random", "torch_svd_and_random", "torch_svd_bottom_half_eigen_and_random"
+    "random", "structured", "torch_svd_and_random", "torch_svd_bottom_half_eigen_and_random"
 ]
 
 
@@ -29,7 +38,7 @@ def sliced_wasserstein(features: Tensor, targets: Tensor, projections: Tensor) -
     """Squared 2-Wasserstein distance along each slice, averaged over slices.
 
     Args:
-        features: [N, D].
+        features: [N, D]; gradients flow here only.
         targets: [N, D], samples of the target distribution.
         projections: [K, D], unit rows.
 
@@ -44,14 +53,59 @@ def sliced_wasserstein(features: Tensor, targets: Tensor, projections: Tensor) -
             f"features {tuple(features.shape)} and targets {tuple(targets.shape)} must be "
             f"[N, D] alike, and projections {tuple(projections.shape)} [K, D]"
         )
-    return _slice_distances(features, targets, projections).mean()
+    chunks = dense_chunks(projections.detach(), 2 * len(features))
+    return sorted_distance(features[None], targets[None], chunks) / len(projections)
 
 
-def _slice_distances(features: Tensor, targets: Tensor, projections: Tensor) -> Tensor:
-    """[K]: the distance along each slice. [K, N] products, so that sorts run along memory."""
-    sorted_features = (projections @ features.T).sort(dim=-1).values
-    sorted_targets = (projections @ targets.T).sort(dim=-1).values
-    return (sorted_features - sorted_targets).square().mean(dim=-1)
+def sorted_distance(features: Tensor, targets: Tensor, chunks: Iterable[Slices]) -> Tensor:
+    """Sum over views and slices of the squared 2-Wasserstein distance.
+
+    Goes through the slices in chunks and forms the gradient on the way, so that memory does not
+    grow with their number: the gradient of a sorted distance is the difference put back in the
+    order of the samples, times the directions.
+
+    Args:
+        features: [V, N, D]; gradients flow here only.
+        targets: [V, N, D].
+        chunks: the slices, the same for all views.
+    """
+    total: Tensor = _SortedDistance.apply(features, targets, chunks)
+    return total
+
+
+class _SortedDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, targets: Tensor, chunks: Iterable[Slices]) -> Tensor:
+        views, samples, dim = features.shape
+        wanted = ctx.needs_input_grad[0]
+        total = features.new_zeros(())
+        own, drawn = (x.reshape(-1, dim).T.contiguous() for x in (features, targets))  # [D, V N]
+        gradient = torch.zeros_like(own) if wanted else None
+        rows = chunk_rows(2 * views * samples, features)
+        for slices in chunks:
+            differences = []
+            projections = slices.project(own).split(rows), slices.project(drawn).split(rows)
+            for projection, goal in zip(*projections):
+                target = sort_rows(goal.view(-1, samples))
+                projected = projection.view(-1, samples)  # [k V, N]
+                if wanted:
+                    values, order = sort_rows_with_order(projected)
+                    difference = values.sub_(target)
+                    differences.append(projected.scatter_(1, order, difference).view_as(goal))
+                else:
+                    difference = sort_rows(projected).sub_(target)
+                total += torch.linalg.vector_norm(difference).square()
+            if gradient is not None:
+                whole = differences[0] if len(differences) == 1 else torch.cat(differences)
+                gradient += slices.pull_back(whole)
+        if gradient is not None:
+            ctx.gradient = gradient.mul_(2 / samples).T.reshape(features.shape)
+        return total / samples
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.gradient * grad, None, None
 
 
 class RectifiedLpJEPALoss(NamedTuple):
@@ -95,6 +149,7 @@ class RDMReg(nn.Module):
         target: the distribution of each coordinate.
         num_projections: slices K a step.
         projection_vectors_type: ``random``: uniform on the sphere, shared by the views;
+            ``structured``: orthogonal blocks, much cheaper, shared as well;
             ``torch_svd_and_random``: the view's own right-singular vectors first, random ones to
             fill up to K; ``torch_svd_bottom_half_eigen_and_random``: only the half of them with
             the smallest singular values, then random ones.
@@ -136,20 +191,13 @@ class RDMReg(nn.Module):
             A scalar, the same on every process.
         """
         z = distributed.gather(z, dim=1)  # [V, N, D]
-        views = z.shape[0]
-        start, stop = distributed.share(self.num_projections)
+        targets = torch.stack([self.target_samples(step, v, view) for v, view in enumerate(z)])
+        # Slices that depend on a view are its own; the others are the same for all.
+        groups = 1 if self.projection_vectors_type in ("random", "structured") else len(z)
         total = z.new_zeros(())
-        shared: Tensor | None = None
-        for index, view in enumerate(z):
-            if self.projection_vectors_type == "random":
-                if shared is None:
-                    shared = self.random_directions(step, start, stop, view)
-                projections = shared
-            else:
-                projections = self._directions_of_view(view, step, start, stop)
-            samples = self.target_samples(step, index, view)
-            total = total + _slice_distances(view, samples, projections).sum()
-        return distributed.all_sum(total) / (views * self.num_projections)
+        for own, drawn in zip(z.chunk(groups), targets.chunk(groups)):
+            total = total + sorted_distance(own, drawn, self._slices(own.detach(), step))
+        return distributed.all_sum(total) / (len(z) * self.num_projections)
 
     def target_samples(self, step: tuple[int, ...], view: int, like: Tensor) -> Tensor:
         """The target samples of one view: of ``like``'s shape [N, D], dtype and device."""
@@ -158,19 +206,18 @@ class RDMReg(nn.Module):
             like.shape, generator=generator, device=like.device, dtype=like.dtype
         )
 
-    def random_directions(
-        self, step: tuple[int, ...], start: int, stop: int, like: Tensor
-    ) -> Tensor:
-        """Rows ``start`` to ``stop`` of the step's random directions: [stop - start, D]."""
-        return random_directions(like, self.seed, step, start, stop)
-
-    def _directions_of_view(
-        self, view: Tensor, step: tuple[int, ...], start: int, stop: int
-    ) -> Tensor:
-        """The view's singular vectors (no gradient flows through them), then random rows."""
-        vectors = torch.linalg.svd(view.detach(), full_matrices=False).Vh  # [min(N, D), D]
-        if self.projection_vectors_type == "torch_svd_bottom_half_eigen_and_random":
-            vectors = vectors[vectors.shape[0] // 2 :]
-        own = vectors[start : min(stop, vectors.shape[0])]
-        filling = (max(start, vectors.shape[0]), max(stop, vectors.shape[0]))
-        return torch.cat((own, self.random_directions(step, *filling, view)))
+    def _slices(self, views: Tensor, step: tuple[int, ...]) -> Iterator[Slices]:
+        """This process's share of the slices of [V, N, D]."""
+        start, stop = distributed.share(self.num_projections)
+        samples = views.flatten(0, 1)
+        if self.projection_vectors_type == "random":
+            yield from random_chunks(samples, self.seed, step, start, stop)
+        elif self.projection_vectors_type == "structured":
+            yield from structured_chunks(samples, self.seed, step, start, stop)
+        else:  # the view's singular vectors (no gradient flows through them), then random rows
+            vectors = torch.linalg.svd(samples, full_matrices=False).Vh  # [min(N, D), D]
+            if self.projection_vectors_type == "torch_svd_bottom_half_eigen_and_random":
+                vectors = vectors[vectors.shape[0] // 2 :]
+            yield from dense_chunks(vectors[start : min(stop, len(vectors))], 2 * len(samples))
+            filling = (max(start, len(vectors)), max(stop, len(vectors)))
+            yield from random_chunks(samples, self.seed, step, *filling)

@@ -2,8 +2,9 @@
 
 from solo.multivariate.base import MultivariateTest
 from solo.multivariate.bhep import BHEP, HZ
+from solo.multivariate.directions import random_directions
 from solo.multivariate.generating_function import BHEP_M, COMB, HV
-from solo.multivariate.slicing import SlicingUnivariateTest, random_directions
+from solo.multivariate.slicing import SlicingUnivariateTest
 
 MULTIVARIATE_TESTS: dict[str, type[MultivariateTest]] = {
     "bhep": BHEP,

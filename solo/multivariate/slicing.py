@@ -8,41 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from solo import distributed, rng
+from solo import distributed
 from solo.multivariate.base import MultivariateTest
+from solo.multivariate.directions import random_directions
 from solo.univariate import OrderTest, UnivariateTest
-
-# Directions are drawn in blocks with a seed each, so that a process draws its share alone and the
-# matrix does not depend on how many processes there are.
-BLOCK = 256
-
-
-def random_directions(
-    like: Tensor, seed: int, step: tuple[int, ...], start: int, stop: int
-) -> Tensor:
-    """Rows ``start`` to ``stop`` of a step's directions, uniform on the sphere: [stop - start, D].
-
-    Args:
-        like: [..., D], gives D, dtype and device.
-        seed: the run's seed.
-        step: names the draw.
-        start: first row.
-        stop: one beyond the last.
-    """
-    first, last = start // BLOCK, -(-stop // BLOCK)
-    shape = (BLOCK, like.shape[-1])
-    blocks = [
-        torch.randn(
-            shape,
-            generator=rng.generator(seed, "slices", *step, block, device=like.device),
-            device=like.device,
-            dtype=like.dtype,
-        )
-        for block in range(first, last)
-    ]
-    if not blocks:
-        return like.new_empty(0, shape[-1])
-    return F.normalize(torch.cat(blocks)[start - first * BLOCK : stop - first * BLOCK], dim=-1)
 
 
 class SlicingUnivariateTest(MultivariateTest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -14,8 +15,18 @@ from solo.losses.rectified_lpjepa import (
     RDMReg,
     rectified_lpjepa_loss,
     sliced_wasserstein,
+    sorted_distance,
 )
-from solo.multivariate.slicing import BLOCK
+from solo.losses.sorting import sort_rows, sort_rows_with_order
+from solo.multivariate.directions import (
+    BLOCK,
+    dense_chunks,
+    random_chunks,
+    random_directions,
+    structured_chunks,
+)
+
+Command = Callable[..., CompletedProcess[str]]
 
 
 def test_golden_loss_and_gradient(golden: dict[str, np.ndarray]) -> None:
@@ -70,7 +81,7 @@ def test_module_is_the_plain_formula_with_its_own_draws() -> None:
     target = RectifiedGeneralizedGaussian(1.0, -0.3)
     reg = RDMReg(target, num_projections=BLOCK + 40, seed=3)
     z = torch.randn(2, 16, 6).relu()
-    slices = reg.random_directions((4, 2), 0, BLOCK + 40, z)
+    slices = random_directions(z, 3, (4, 2), 0, BLOCK + 40)
     samples = [reg.target_samples((4, 2), view, z[view]) for view in (0, 1)]
     plain = np.mean(
         [
@@ -83,16 +94,15 @@ def test_module_is_the_plain_formula_with_its_own_draws() -> None:
 
 
 def test_directions_are_uniform_and_do_not_depend_on_the_share() -> None:
-    reg = RDMReg(GeneralizedGaussian(), num_projections=1000, seed=1)
     like = torch.empty(1, 5)
-    whole = reg.random_directions((7,), 0, 1000, like)
+    whole = random_directions(like, 1, (7,), 0, 1000)
     torch.testing.assert_close(whole.norm(dim=1), torch.ones(1000))
     ranges = ((0, 333), (333, 700), (700, 1000))
-    parts = [reg.random_directions((7,), start, stop, like) for start, stop in ranges]
+    parts = [random_directions(like, 1, (7,), start, stop) for start, stop in ranges]
     assert torch.equal(torch.cat(parts), whole)
     # A coordinate of a uniform direction in 5 dimensions: (1 + c) / 2 is Beta(2, 2).
     assert stats.kstest((1 + whole[:, 0].numpy()) / 2, stats.beta(2, 2).cdf).pvalue > 1e-3
-    assert not torch.equal(whole, reg.random_directions((8,), 0, 1000, like))
+    assert not torch.equal(whole, random_directions(like, 1, (8,), 0, 1000))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +112,7 @@ def test_directions_are_uniform_and_do_not_depend_on_the_share() -> None:
 def test_singular_directions_come_first(kind: str, first: int) -> None:
     z = torch.randn(20, 6) * torch.arange(6, 0, -1)
     reg = RDMReg(GeneralizedGaussian(), num_projections=9, projection_vectors_type=kind)
-    got = reg._directions_of_view(z, (0,), 0, 9)
+    got = torch.cat([slices.project(torch.eye(6)) for slices in reg._slices(z[None], (0,))])
     # Right-singular vectors are the eigenvectors of the Gram matrix, by falling eigenvalue.
     eigenvectors = torch.linalg.eigh(z.T @ z).eigenvectors.flip(1).T[first:]
     overlap = (got[: 6 - first] * eigenvectors).sum(1).abs()
@@ -110,6 +120,93 @@ def test_singular_directions_come_first(kind: str, first: int) -> None:
     torch.testing.assert_close(got.norm(dim=1), torch.ones(9))
     assert got.shape == (9, 6)
     reg(z[None].expand(2, -1, -1), (0,))
+
+
+@pytest.mark.parametrize("dim", [1, 7, 12, 64, 100])
+def test_structured_slices_are_orthogonal_blocks(dim: int) -> None:
+    like = torch.empty(1, dim, dtype=torch.float64)
+    identity = torch.eye(dim, dtype=torch.float64)
+    stop = 2 * dim + dim // 2
+    chunks = list(structured_chunks(like, 3, (1,), 0, stop))
+    rows = torch.cat([slices.project(identity) for slices in chunks])
+    assert rows.shape == (stop, dim)
+    for block in rows.split(dim):
+        gram = torch.eye(len(block), dtype=torch.float64)
+        torch.testing.assert_close(block @ block.T, gram)
+    # The adjoint, and any share of the rows.
+    x, g = torch.randn(5, dim, dtype=torch.float64), torch.randn(stop, 5, dtype=torch.float64)
+    pulled = sum(c.pull_back(part) for c, part in zip(chunks, g.split(dim)))
+    torch.testing.assert_close(pulled, rows.T @ g)
+    third = stop // 3
+    share = structured_chunks(like, 3, (1,), third, stop - 1)
+    torch.testing.assert_close(
+        torch.cat([slices.project(x.T) for slices in share]), (rows @ x.T)[third : stop - 1]
+    )
+
+
+def test_structured_slices_estimate_the_same_distance() -> None:
+    """Without bias, in value and gradient, and with less variance than uniform slices."""
+    target = RectifiedGeneralizedGaussian(1.0, 0.0)
+    generator = torch.Generator().manual_seed(0)
+    z = (target.sample((1, 256, 64), generator=generator) * 1.2).requires_grad_()
+    samples = target.sample((1, 256, 64), generator=generator)
+    values, slopes = {}, {}
+    for kind, chunks in (("random", random_chunks), ("structured", structured_chunks)):
+        drawn = []
+        for draw in range(150):
+            value = sorted_distance(z, samples, chunks(z[0].detach(), 0, (draw,), 0, 128)) / 128
+            drawn.append((value.item(), *torch.autograd.grad(value, z)))
+        values[kind] = torch.tensor([v for v, _ in drawn])
+        slopes[kind] = torch.stack([slope.flatten() for _, slope in drawn])
+    means = {kind: value.mean().item() for kind, value in values.items()}
+    error = (sum(value.var().item() for value in values.values()) / 150) ** 0.5
+    assert means["structured"] == pytest.approx(means["random"], abs=4 * error)
+    assert values["structured"].var() < values["random"].var()
+    difference = slopes["structured"].mean(0) - slopes["random"].mean(0)
+    noise = sum(slope.var(0).sum() for slope in slopes.values()) / 150
+    assert difference.square().sum() < 1.2 * noise
+    assert slopes["structured"].var(0).sum() < 1.05 * slopes["random"].var(0).sum()
+
+
+def test_sorting_rows() -> None:
+    x = torch.randn(40, 33) * 10
+    x[0], x[1, ::2], x[2, 3], x[3, 4] = 0.0, -0.0, -torch.inf, torch.inf
+    x[4] = x[4].round()  # ties
+    expected = x.sort(dim=-1, stable=True)
+    values, order = sort_rows_with_order(x)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(x.gather(1, order), values)
+    assert torch.equal(order[4], expected.indices[4])
+    assert torch.equal(sort_rows(x.clone()), expected.values)
+    double = sort_rows_with_order(x.double())
+    assert torch.equal(double[0], expected.values.double())
+
+
+def test_gradient_of_the_sorted_distance() -> None:
+    features = torch.randn(3, 9, 4, dtype=torch.float64, requires_grad=True)
+    targets, rows = torch.randn_like(features), torch.randn(20, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda z: sorted_distance(z, targets, dense_chunks(rows, 54)), features
+    )
+
+
+def test_memory_does_not_grow_with_the_slices(command: Command) -> None:
+    """Peak resident memory of a process, forward and backward, 4,096 or 65,536 slices."""
+    script = """
+import resource, sys, torch
+from solo.distributions import RectifiedGeneralizedGaussian
+from solo.losses.rectified_lpjepa import RDMReg
+torch.set_num_threads(2)
+def used(slices):
+    reg = RDMReg(RectifiedGeneralizedGaussian(), num_projections=slices)
+    reg(torch.randn(2, 128, 256, requires_grad=True), (0,)).backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+used(4096)
+small = used(4096)
+print(used(65536) - small)
+"""
+    grown = float(command("-c", script).stdout)
+    assert grown < 30  # MiB; the projections alone would be 128, and the directions 64
 
 
 def test_bad_arguments() -> None:
@@ -151,7 +248,7 @@ for name, p in network.named_parameters():
 """
 
 
-@pytest.mark.parametrize("kind", ["random", "torch_svd_and_random"])
+@pytest.mark.parametrize("kind", ["random", "structured", "torch_svd_and_random"])
 def test_one_process_and_two_agree(
     kind: str, processes: Callable[[str, int], list[dict[str, torch.Tensor]]]
 ) -> None:

@@ -25,13 +25,13 @@ def rdm_reg(z: Tensor, targets: Tensor, projections: Tensor) -> Tensor:
 
 def drawn_rdm_reg(z: Tensor, target: GeneralizedGaussian, slices: int) -> Tensor:
     """The same, with its draws."""
-    projections = F.normalize(torch.randn(slices, z.shape[-1]), dim=-1)
-    return rdm_reg(z, target.sample(z.shape), projections)
+    projections = F.normalize(torch.randn(slices, z.shape[-1], device=z.device), dim=-1)
+    return rdm_reg(z, target.sample(z.shape, device=z.device), projections)
 
 
 def sigreg(z: Tensor, projections: Tensor, points: int = 17, t_max: float = 3.0) -> Tensor:
     """Sliced Epps–Pulley of z [N, D]."""
-    t = torch.linspace(0, t_max, points)
+    t = torch.linspace(0, t_max, points, device=z.device)
     weights = torch.full_like(t, 2 * t_max / (points - 1))
     weights[[0, -1]] /= 2
     normal = (-(t**2) / 2).exp()

@@ -57,6 +57,9 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     trainer_options = hardware_options(config, console)
     data = ImageData(config)
     method = build_method(config, data)
+    if config.compile:
+        method.backbone.compile()
+        method.projector.compile()
     trainer = pl.Trainer(
         **trainer_options,
         max_epochs=config.max_epochs,

@@ -344,3 +344,19 @@ def test_a_sweep_makes_a_run_each(tmp_path: Path, command: Command) -> None:
     configs = [yaml.safe_load((f / "config.yaml").read_text()) for f in folders]
     assert sorted(c["method_kwargs"]["target_l0"] for c in configs) == [0.1, 0.6]
     assert all(json.loads((f / "environment.json").read_text())["finished"] for f in folders)
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_alike(tmp_path: Path) -> None:
+    losses = []
+    for compiled in (False, True):
+        options = tiny(tmp_path, max_steps=4, compile=compiled)
+        options["method_kwargs"]["logging_interval"] = 1
+        result = run(options)
+        assert not any("_orig_mod" in name for name in state(result))
+        name = "train_rectified_lp_jepa_loss"
+        losses.append([float(row[name]) for row in rows(result.folder) if name in row])
+    assert len(losses[0]) == 4
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-4)
+    # Adam's first steps turn rounding into small differences.
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)

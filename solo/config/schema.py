@@ -286,6 +286,10 @@ class Config(Section):
     channels_last: bool = True
     """Memory format of images and convolutions."""
 
+    compile: bool = False
+    """Compile backbone and projector with torch.compile; the first steps take minutes. On a CPU it
+    needs a C++ compiler."""
+
     # Lightning's Trainer arguments.
     max_epochs: Positive = 100
     """Passes over the training set."""

@@ -230,6 +230,7 @@ TWO_PROCESSES = """
 from solo.distributions import RectifiedGeneralizedGaussian
 from solo.losses.rectified_lpjepa import RDMReg
 from solo.losses.vicreg import invariance_loss
+from torch.utils.flop_counter import FlopCounterMode
 torch.manual_seed(0)
 images = torch.randn(2, 32, 12)
 network = torch.nn.Sequential(torch.nn.Linear(12, 24), torch.nn.Tanh(), torch.nn.Linear(24, 8),
@@ -239,7 +240,9 @@ reg = RDMReg(RectifiedGeneralizedGaussian(1.0, -0.2), num_projections=301, seed=
              projection_vectors_type=KIND)
 size = 32 // world
 z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (2, size))
-value = reg(z, (3, 1))
+with FlopCounterMode(display=False) as counter:
+    value = reg(z, (3, 1))
+results['operations'] = torch.tensor(float(counter.get_total_flops()))
 invariance = invariance_loss(z)
 (125 * value + 25 * invariance).backward()
 results['value'], results['invariance'] = value.detach(), invariance.detach()
@@ -258,5 +261,9 @@ def test_one_process_and_two_agree(
     for world in (2, 4):
         for other in processes(script, world):
             for name, value in one.items():
+                if name == "operations":  # of matrix products
+                    continue
                 torch.testing.assert_close(other[name], value, atol=1e-5, rtol=1e-5)
+            if kind == "random":
+                assert other["operations"] <= one["operations"] * (1 / world + 0.01)
     assert one["value"] > 0

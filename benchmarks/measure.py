@@ -1,0 +1,137 @@
+"""Timing, memory and device facts that all benchmarks share."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+
+import torch
+
+
+@dataclass
+class Row:
+    """One line of the table: seconds unless the case says otherwise."""
+
+    case: str
+    ours: float
+    plain: float
+    unit: str = "ms"
+    ours_memory: float | None = None
+    """Peak memory above the inputs, MiB."""
+    plain_memory: float | None = None
+    floor: float | None = None
+    """Time that the counted operations or bytes take at the device's measured rate."""
+    bound: str = ""
+    """What bounds ours."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times better ours is."""
+        higher_is_better = self.unit.endswith("/s")
+        return self.ours / self.plain if higher_is_better else self.plain / self.ours
+
+    def as_dict(self) -> dict[str, object]:
+        """For the JSON file."""
+        return {**asdict(self), "ratio": self.ratio}
+
+
+def device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """What the numbers were measured on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        with open("/proc/cpuinfo") as file:
+            names = {line.split(":")[1].strip() for line in file if line.startswith("model name")}
+        model = ", ".join(sorted(names)) or model
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def synchronise() -> None:
+    """Wait for the GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def side_by_side(
+    ours: Callable[[], object], plain: Callable[[], object], repeats: int = 5
+) -> tuple[float, float]:
+    """Median seconds of each, measured in turns so that both see the same machine."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(repeats + 1):
+        for function, taken in zip((ours, plain), times):
+            synchronise()
+            start = time.perf_counter()
+            function()
+            synchronise()
+            if repeat:  # the first is a warm-up
+                taken.append(time.perf_counter() - start)
+    return median(times[0]), median(times[1])
+
+
+def matmul_rate(size: int = 2048) -> float:
+    """Measured multiply-add operations a second (two each) of a float32 matrix product."""
+    a = torch.randn(size, size, device=device())
+    best = min(_once(lambda: a @ a) for _ in range(5))
+    return 2 * size**3 / best
+
+
+def _once(function: Callable[[], object]) -> float:
+    synchronise()
+    start = time.perf_counter()
+    function()
+    synchronise()
+    return time.perf_counter() - start
+
+
+def peak_memory(code: str) -> float:
+    """MiB by which running ``code`` raises the peak memory, in a process of its own.
+
+    ``code`` defines ``small()`` and ``work()``: the same call at a trifling size (which loads
+    libraries), and the one that is measured, its inputs made beforehand.
+    """
+    if torch.cuda.is_available():
+        scope: dict[str, Callable[[], object]] = {}
+        exec(code, scope)
+        scope["small"]()
+        synchronise()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        scope["work"]()
+        synchronise()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    script = (
+        f"import resource\n{code}\nsmall()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nwork()\n"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    scale = 2**20 if sys.platform == "darwin" else 2**10
+    return float(done.stdout.rsplit("peak ", 1)[1]) / scale
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = [
+        "| case | ours | plain | ratio | floor | peak MiB, ours | plain | bound by |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        numbers = [f"{x:.4g} {row.unit}" for x in (row.ours, row.plain)]
+        floor = "" if row.floor is None else f"{row.floor:.4g} {row.unit}"
+        memory = ["" if x is None else f"{x:.0f}" for x in (row.ours_memory, row.plain_memory)]
+        cells = [row.case, *numbers, f"{row.ratio:.1f}×", floor, *memory, row.bound]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

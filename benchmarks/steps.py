@@ -1,0 +1,194 @@
+"""Views and whole steps: images per second."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from benchmarks import plain
+from benchmarks.measure import Row, device, side_by_side, synchronise
+from solo.config import Augmentation
+from solo.data import ImageData
+from solo.data.batches import Batch, SampleKey, TrainingViews, join_resolutions
+from solo.data.sources import ArraySource, ImageSource
+from solo.methods import SSLMethod, build_method, resolve_config
+from solo.optim import build_optimizer, parameter_groups
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class PlainViews(TrainingViews):
+    """The same batches from torchvision's pipeline, one image at a time."""
+
+    def __getitem__(self, keys: list[SampleKey]) -> Batch:
+        indices = torch.tensor([key.image for key in keys])
+        views = []
+        for recipe in self.recipes:
+            transform = plain.view_transform(recipe)
+            made = [
+                torch.stack([transform(self.source.image(key.image)) for key in keys])
+                for _ in range(recipe.num_crops)
+            ]
+            views.append(torch.stack(made))
+        return Batch(join_resolutions(views), self.source.labels[indices], indices)
+
+
+def cifar_recipe() -> Augmentation:
+    """The published one."""
+    path = ROOT / "scripts/pretrain/cifar/rectified_lpjepa_cifar100.yaml"
+    return Augmentation.model_validate(yaml.safe_load(path.read_text())["augmentations"][0])
+
+
+def cifar_like(count: int = 512) -> ArraySource:
+    """Random colours at CIFAR's size."""
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+    return ArraySource(images, torch.randint(0, 100, (count,)), [str(i) for i in range(100)])
+
+
+def views_rows() -> Iterator[Row]:
+    """Making two CIFAR views, on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    recipe, source = cifar_recipe(), cifar_like()
+    keys = [SampleKey(0, i) for i in range(256)]
+    made = len(keys) * recipe.num_crops
+    ours, theirs = side_by_side(
+        lambda: TrainingViews(source, [recipe], 5)[keys],
+        lambda: PlainViews(source, [recipe], 5)[keys],
+        repeats=3,
+    )
+    torch.set_num_threads(threads)
+    yield Row("views, CIFAR recipe, one core", made / ours, made / theirs, "views/s")
+
+
+class Run:
+    """A recipe's training step without Lightning around it."""
+
+    def __init__(self, config: dict[str, Any], views: type[TrainingViews]) -> None:
+        self.config = resolve_config(config)
+        self.data = ImageData(self.config)
+        self.method: SSLMethod = build_method(self.config, self.data).to(device()).train()
+        on_device = device().type == "cuda" and views is TrainingViews
+        self.views = views(self.data.train, self.config.augmentations, 5, on_device)
+        groups = parameter_groups(list(self.method.parameters()), 1e-3, 1e-4, False)
+        self.optimizer = build_optimizer(self.config, groups)
+        self.start = 0
+
+    def step(self, plain_loss: bool = False) -> None:
+        """One step: views, network, loss, probes, optimizer."""
+        size = self.config.optimizer.batch_size
+        keys = [SampleKey(0, (self.start + i) % len(self.data.train)) for i in range(size)]
+        self.start += size
+        batch = self.data.transfer_batch_to_device(self.views[keys], device(), 0)
+        encoded = self.method.encode(batch.views)
+        if plain_loss:
+            loss = self._plain_loss(encoded.z)
+        else:
+            loss = self.method.compute_loss(encoded.h, encoded.z, (0, self.start)).total
+        if self.method.probes is not None:
+            labels = batch.labels.repeat(len(encoded.h))
+            loss = loss + self.method.probes(encoded.detached(), labels, metrics=False)[0]
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def _plain_loss(self, z: Tensor) -> Tensor:
+        kwargs = self.method.kwargs
+        target = kwargs.target()  # type: ignore[attr-defined]
+        slices = kwargs.num_projections  # type: ignore[attr-defined]
+        reg = torch.stack([plain.drawn_rdm_reg(view, target, slices) for view in z]).mean()
+        return 25 * (z[0] - z[1]).square().mean() + 125 * reg
+
+    def network_only(self) -> float:
+        """Seconds of forward and backward through backbone and projector alone."""
+        keys = [SampleKey(0, i) for i in range(self.config.optimizer.batch_size)]
+        batch = self.data.transfer_batch_to_device(self.views[keys], device(), 0)
+        times = []
+        for _ in range(4):
+            synchronise()
+            start = time.perf_counter()
+            self.method.encode(batch.views).z.square().mean().backward()
+            synchronise()
+            times.append(time.perf_counter() - start)
+        return median(times[1:])
+
+
+def step_rows() -> Iterator[Row]:
+    """Whole steps of each recipe."""
+    digits = yaml.safe_load((ROOT / "scripts/pretrain/digits/rectified_lpjepa.yaml").read_text())
+    yield _step("digits recipe", digits, repeats=8)
+    cifar = yaml.safe_load(
+        (ROOT / "scripts/pretrain/cifar/rectified_lpjepa_cifar100.yaml").read_text()
+    )
+    batch = 256 if device().type == "cuda" else 64
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        _image_tree(root, 64, 32, batch)
+        small = {"dataset": "custom", "train_path": str(root), "num_workers": 0}
+        cifar["data"] = small
+        cifar["optimizer"]["batch_size"] = batch
+        cifar |= {"devices": 1, "accelerator": "auto", "precision": "32", "strategy": "auto"}
+        yield _step(
+            f"ResNet-18 at CIFAR size, batch {batch}",
+            cifar,
+            repeats=3,
+            source=cifar_like(),
+        )
+    for name, label in (("imagenet", "ResNet-50"), ("vit", "ViT-S/16")):
+        path = ROOT / f"scripts/pretrain/imagenet-100/rectified_lpjepa_{name}.yaml"
+        config = yaml.safe_load(path.read_text())
+        batch = 128 if device().type == "cuda" else 8
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            _image_tree(root, batch, 400, 2)
+            config["data"] = {"dataset": "custom", "train_path": str(root), "num_workers": 0}
+            config["optimizer"]["batch_size"] = batch
+            config |= {"devices": 1, "accelerator": "auto", "precision": "32", "strategy": "auto"}
+            config["sync_batchnorm"] = False
+            yield _step(f"{label} at ImageNet size, batch {batch}", config, repeats=2)
+
+
+def _step(
+    label: str, config: dict[str, Any], repeats: int, source: ImageSource | None = None
+) -> Row:
+    ours, theirs = Run(config, TrainingViews), Run(config, PlainViews)
+    if source is not None:
+        for run in (ours, theirs):
+            run.data.train = run.views.source = source
+    taken = side_by_side(ours.step, lambda: theirs.step(plain_loss=True), repeats)
+    batch = ours.config.optimizer.batch_size
+    share = min(1.0, ours.network_only() / taken[0])
+    return Row(
+        f"whole step, {label}",
+        batch / taken[0],
+        batch / taken[1],
+        "images/s",
+        bound=f"network: {share:.0%} of the step",
+    )
+
+
+def _image_tree(root: Path, images: int, size: int, classes: int) -> None:
+    random = np.random.default_rng(0)
+    for index in range(images):
+        folder = root / f"class{index % min(classes, images)}"
+        folder.mkdir(exist_ok=True)
+        coarse = random.integers(0, 255, (12, 15, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((size + size // 4, size))
+        image.save(folder / f"{index}.jpg", quality=90)
+
+
+def rows() -> Iterator[Row]:
+    """Views, then steps."""
+    sources: tuple[Callable[[], Iterator[Row]], ...] = (views_rows, step_rows)
+    for source in sources:
+        yield from source()

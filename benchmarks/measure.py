@@ -110,16 +110,22 @@ def peak_memory(code: str) -> float:
         scope["work"]()
         synchronise()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    script = (
-        f"import resource\n{code}\nsmall()\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nwork()\n"
-        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    scale = 2**20 if sys.platform == "darwin" else 2**10
-    return float(done.stdout.rsplit("peak ", 1)[1]) / scale
+    # Linux: "5" resets the peak; a child otherwise starts at its parent's.
+    script = f"""
+def peak():
+    with open("/proc/self/status") as file:
+        return next(float(line.split()[1]) for line in file if line.startswith("VmHWM"))
+{code}
+small()
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+before = peak()
+work()
+print("peak", peak() - before)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.rsplit("peak ", 1)[1]) / 1024
 
 
 def table(rows: list[Row]) -> str:

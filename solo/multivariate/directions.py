@@ -60,13 +60,14 @@ class DenseSlices:
 
 
 class StructuredSlices:
-    """Some rows of ``T S_2 T S_1``, S random signs and T a fixed orthogonal transform.
+    """Some rows of ``T S_2 T S_1``: random signs S and a fixed orthogonal transform T.
 
     The D rows of one such block are orthogonal to each other, and each is nearly uniform on the
-    sphere: mean and covariance are exactly those of a uniform direction. T is the Kronecker
-    product of two matrices of about sqrt(D) (Hadamard's where the size is a power of two, else the
+    sphere: its mean and covariance are exactly those of a uniform direction. T is the Kronecker
+    product of two matrices of about sqrt(D) (Hadamard's where that is a power of two, else the
     cosine transform), so that a projection is four small matrix products and no [K, D] matrix is
-    ever formed.
+    ever formed. The mean gradient of RDMReg is that of uniform slices within 1 % from D = 64 on (and
+    5 % at D = 12: below D of about 32, uniform slices are better and no dearer).
 
     Args:
         signs: [2, D], of -1 and 1.
@@ -87,7 +88,7 @@ class StructuredSlices:
         if columns.shape[-1] > (step := self._columns(columns)):  # stay in the cache
             return torch.cat([self.project(part) for part in columns.split(step, dim=-1)], dim=-1)
         for signs in self.signs:
-            columns = self._transform(columns * signs[:, None])
+            columns = _kronecker(self.outer, self.inner, columns * signs[:, None])
         return columns[self.start : self.stop]
 
     def pull_back(self, grad: Tensor) -> Tensor:
@@ -97,20 +98,18 @@ class StructuredSlices:
         if self.count < self.signs.shape[-1]:
             grad = F.pad(grad, (0, 0, self.start, self.signs.shape[-1] - self.stop))
         for signs in self.signs.flip(0):
-            grad = self._transform(grad, transpose=True).mul_(signs[:, None])
+            grad = _kronecker(self.outer.T, self.inner.T, grad).mul_(signs[:, None])
         return grad
 
     def _columns(self, like: Tensor) -> int:
         return max(128, chunk_rows(self.signs.shape[-1], like))
 
-    def _transform(self, y: Tensor, transpose: bool = False) -> Tensor:
-        """[D, N] -> [D, N]."""
-        outer, inner = self.outer, self.inner
-        if transpose:
-            outer, inner = outer.T, inner.T
-        columns = y.shape[-1]
-        y = (outer @ y.reshape(len(outer), -1)).view(len(outer), len(inner), columns)
-        return (inner @ y).view(-1, columns)
+
+def _kronecker(outer: Tensor, inner: Tensor, y: Tensor) -> Tensor:
+    """Their Kronecker product times [D, N]."""
+    size = y.shape[-1]
+    y = outer @ y.reshape(len(outer), -1)
+    return (inner @ y.view(len(outer), len(inner), size)).view(-1, size)
 
 
 @lru_cache(maxsize=8)

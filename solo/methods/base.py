@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed, rng
 from solo.backbones import build_backbone, has_blocks, last_two_cls
@@ -77,6 +78,7 @@ class SSLMethod(pl.LightningModule):
         self.backbone = build_backbone(config.backbone.name, config.backbone.kwargs, size)
         if config.channels_last:
             self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # In a list of a tuple: not registered a second time.
         features = int(self.backbone.num_features)  # type: ignore[arg-type]
         self.projector = build_projector(
             self.kwargs.projector_type,
@@ -117,10 +119,16 @@ class SSLMethod(pl.LightningModule):
     def encode(self, views: list[Tensor]) -> Encoded:
         """Views of each resolution, uint8 [V_r, B, 3, H_r, W_r] -> features [V, B, …].
 
-        All views of a resolution go through the network as one batch.
+        All views of a resolution go through the network as one batch. BatchNorm's running
+        statistics follow the first resolution alone, the one that validation uses.
         """
         parts: list[tuple[Tensor, Tensor]] = []
-        for group in views:
+        for number, group in enumerate(views):
+            if number == 1:
+                norms = [m for m in self.backbone.modules() if isinstance(m, _BatchNorm)]
+                momenta = [norm.momentum for norm in norms]
+                for norm in norms:
+                    norm.momentum = 0.0
             images = self.normalize(group.flatten(0, 1))
             if self.config.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
@@ -129,6 +137,9 @@ class SSLMethod(pl.LightningModule):
             else:
                 h = probe = self.backbone(images)
             parts.append((h.unflatten(0, group.shape[:2]), probe.unflatten(0, group.shape[:2])))
+        if len(views) > 1:
+            for norm, momentum in zip(norms, momenta):
+                norm.momentum = momentum
         h = torch.cat([part[0] for part in parts])
         probe = h
         if self.config.linear_probe.features == "last_two_cls":

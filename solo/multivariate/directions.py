@@ -66,8 +66,8 @@ class StructuredSlices:
     sphere: its mean and covariance are exactly those of a uniform direction. T is the Kronecker
     product of two matrices of about sqrt(D) (Hadamard's where that is a power of two, else the
     cosine transform), so that a projection is four small matrix products and no [K, D] matrix is
-    ever formed. The mean gradient of RDMReg is that of uniform slices within 1 % from D = 64 on (and
-    5 % at D = 12: below D of about 32, uniform slices are better and no dearer).
+    ever formed. The mean gradient of RDMReg is that of uniform slices within 1 % from D = 64 on
+    (and 5 % at D = 12: below D of about 32, uniform slices are better and no dearer).
 
     Args:
         signs: [2, D], of -1 and 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from test_pretrain import rows, tiny
 
+from solo.data import ImageData
 from solo.losses.sigreg import SIGReg, lejepa_loss
+from solo.methods import build_method, resolve_config
 from solo.multivariate import random_directions
 from solo.pretrain import run
 
@@ -77,3 +80,28 @@ def test_multi_crop_run(per_view: bool, tmp_path: Path) -> None:
     expected = 0.95 * float(first["train_invariance_loss"])
     expected += 0.05 * float(first["train_sigreg_loss"])
     assert float(first["train_lejepa_loss"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_running_statistics_follow_the_first_resolution(tmp_path: Path) -> None:
+    """Validation sees views of that size; small crops must not blur its statistics."""
+    options = tiny(tmp_path, method="lejepa")
+    options["method_kwargs"] = {"proj_hidden_dim": 16, "proj_output_dim": 8}
+    options["augmentations"] = [{"crop_size": 8, "num_crops": 2}, {"crop_size": 4, "num_crops": 3}]
+    config = resolve_config(options)
+    data = ImageData(config)
+    method = build_method(config, data).train()
+    batch = next(iter(data.train_dataloader()))
+    before = copy.deepcopy(method.backbone.state_dict())
+    method.encode(batch.views)
+    both = copy.deepcopy(method.backbone.state_dict())
+    method.backbone.load_state_dict(before)
+    method.encode(batch.views[:1])
+    first = method.backbone.state_dict()
+    changed = 0
+    for name, value in first.items():
+        if "running" in name:
+            torch.testing.assert_close(both[name], value)
+            changed += not torch.equal(value, before[name])
+    assert changed > 4
+    momenta = {m.momentum for m in method.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert momenta == {0.1}

@@ -30,6 +30,8 @@ from solo.callbacks import (
     SparsityMonitor,
     choose_folder,
 )
+from solo.callbacks.checkpoint import RunInterrupted
+from solo.callbacks.checkpoint_io import LAST, SafeCheckpointIO
 from solo.config import Config, ConfigError
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
@@ -60,8 +62,10 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     if config.compile:
         method.backbone.compile()
         method.projector.compile()
+    io = SafeCheckpointIO(lambda text: console.print(text, soft_wrap=True))
     trainer = pl.Trainer(
         **trainer_options,
+        plugins=[io],
         max_epochs=config.max_epochs,
         max_steps=config.max_steps,
         num_nodes=config.num_nodes,
@@ -86,18 +90,24 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     trainer.log_every_n_steps = data.logging_interval(  # type: ignore[attr-defined]
         config.method_kwargs.logging_interval, trainer.world_size
     )
-    folder = agree_on_folder(config, trainer)
+    folder = agree_on_folder(config, trainer, console)
     if trainer.is_global_zero:
         folder.create(config)
     announce(console, config, method, data, folder)
-    trainer.callbacks += callbacks(config, data, folder, console)  # type: ignore[attr-defined]
+    trainer.callbacks += callbacks(config, data, folder, io, console)  # type: ignore[attr-defined]
     trainer.loggers = loggers(config, folder, console)
 
     started = time.monotonic()
-    with distributed.closed_afterwards(), folder.hand_down(), _children_read(folder):
-        trainer.fit(method, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
-    if config.wandb.enabled:
-        end_wandb()
+    try:
+        with distributed.closed_afterwards(), folder.hand_down(), _children_read(folder):
+            trainer.fit(method, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
+    except RunInterrupted as interruption:
+        if trainer.is_global_zero:
+            say_how_to_go_on(console, interruption, folder)
+        raise
+    finally:
+        if config.wandb.enabled:
+            end_wandb()
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
         if not trainer.interrupted:
@@ -152,27 +162,32 @@ def hardware_options(config: Config, console: Console) -> dict[str, Any]:
     }
 
 
-def agree_on_folder(config: Config, trainer: pl.Trainer) -> RunFolder:
+def agree_on_folder(config: Config, trainer: pl.Trainer, console: Console) -> RunFolder:
     """The same folder on every process, whoever launched them."""
+
+    def warn(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
     handed_down = RunFolder.handed_down()
     if handed_down is not None:
         return handed_down
     if trainer.world_size > 1 and distributed.launched_by_cluster():
         trainer.strategy.setup_environment()  # brings up the process group
-        folder = choose_folder(config) if trainer.is_global_zero else None
+        folder = choose_folder(config, warn) if trainer.is_global_zero else None
         agreed: RunFolder = distributed.broadcast_object(folder)
         return agreed
-    return choose_folder(config)
+    return choose_folder(config, warn)
 
 
 def callbacks(
-    config: Config, data: ImageData, folder: RunFolder, console: Console
+    config: Config, data: ImageData, folder: RunFolder, io: SafeCheckpointIO, console: Console
 ) -> list[pl.Callback]:
     """What watches the run."""
     chosen: list[pl.Callback] = [SparsityMonitor()]
     if config.knn_eval.enabled and data.num_classes and not data.multilabel:
         chosen.append(KNNMonitor(config, data.num_classes))
-    return [*chosen, Checkpoints(config, folder.checkpoints), RunProgress(console)]
+    saving = Checkpoints(config, folder.checkpoints, io, console)
+    return [*chosen, saving, RunProgress(console)]
 
 
 def loggers(config: Config, folder: RunFolder, console: Console) -> list[Logger]:
@@ -227,7 +242,7 @@ def announce(
     if "expected_l0" in method.facts:
         console.print(f"expected l0 {method.facts['expected_l0']:.3f}")
     if folder.resume_from:
-        console.print(f"continuing from {folder.resume_from}")
+        console.print(f"continuing from {folder.resume_from}", soft_wrap=True)
     console.print(f"folder: {folder.path}", soft_wrap=True)
 
 
@@ -250,6 +265,17 @@ def summarize(
     table.add_row("training time", f"{minutes} min {rest:02d} s")
     console.print(table)
     console.print(f"folder: {folder.path}", soft_wrap=True)
+
+
+def say_how_to_go_on(console: Console, interruption: RunInterrupted, folder: RunFolder) -> None:
+    """After a signal: what was saved, and how the run continues."""
+    folder.note(status="interrupted")
+    console.print(
+        f"{interruption.signal.name}: saved {folder.checkpoints / LAST}. The same command with "
+        f"++auto_resume.enabled=true goes on; so does "
+        f"++resume_from_checkpoint={folder.checkpoints / LAST}, in a new folder.",
+        soft_wrap=True,
+    )
 
 
 def report(console: Console, folder: RunFolder) -> None:

@@ -1,28 +1,65 @@
-"""Checkpoints: ``last.ckpt``, and each saved epoch where they are kept."""
+"""When to save: every so many epochs, steps or minutes, at a signal, and at the end."""
 
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+from rich.console import Console
 
 from solo import distributed
+from solo.callbacks.checkpoint_io import LAST, SafeCheckpointIO
 from solo.config import Config
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_GO_ON, _SAVE = 0, 1  # what processes may wish for; a signal's number is to save and stop
+
+
+class RunInterrupted(SystemExit):
+    """A signal ended the run after its state was saved; exits with 128 + the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
 
 
 class Checkpoints(pl.Callback):
-    """Save every ``checkpoint.frequency`` epochs and at the end, after validation.
+    """Save ``last.ckpt`` when it is due; processes agree, so that all save at the same step.
 
-    A file is written under another name and renamed when it is whole. Checkpoints hold tensors
-    and plain values only; ``config`` is the resolved config.
+    At SIGTERM, SIGUSR1 (which a scheduler sends before the time is up) or Ctrl-C the run saves
+    after the step it is in and ends; a second Ctrl-C ends it at once.
+
+    Args:
+        config: ``checkpoint`` says how often.
+        folder: where to.
+        io: what writes.
+        console: for what a user should know.
     """
 
-    def __init__(self, config: Config, folder: Path) -> None:
-        self.config = config
-        self.folder = folder
+    def __init__(
+        self, config: Config, folder: Path, io: SafeCheckpointIO, console: Console
+    ) -> None:
+        self.config, self.folder, self.io, self.console = config, folder, io, console
         self._saved_step = -1
+        self._saved_at = time.monotonic()
+        self._received = 0
+        self._agreed = _GO_ON
+        self._vote = distributed.Vote()
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to signals, in place of Lightning."""
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        for number in SIGNALS:
+            try:
+                self._handlers[number] = signal.signal(number, self._on_signal)
+            except ValueError:  # not in the main thread: somebody else's business
+                return
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -30,26 +67,94 @@ class Checkpoints(pl.Callback):
         """Add the config."""
         checkpoint["config"] = self.config.to_dict()
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, idx: int
+    ) -> None:
+        """Save if it is due, or asked for by a signal. An epoch's last step waits for its end."""
+        self._agreed = max(self._agreed, self._vote.cast(self._wish(trainer)))
+        whole_step = (idx + 1) % self.config.accumulate_grad_batches == 0
+        if self._agreed and whole_step and not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Only now has the saved step reached the log, from which a resumed run goes on."""
+        self.io.publish()
+        if self._saved_step == trainer.global_step:
+            self._stop_if_agreed(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After the epoch's validation."""
         due = (trainer.current_epoch + 1) % self.config.checkpoint.frequency == 0
-        if self.config.checkpoint.enabled and due:
+        if (self.config.checkpoint.enabled and due) or self._agreed:
             self._save(trainer)
+            self.io.publish()
+            if self.config.checkpoint.keep_prev and due:
+                self._keep(trainer)
+        over = trainer.current_epoch + 1 >= self.config.max_epochs
+        if not over:  # the last epoch's run is done anyway
+            self._stop_if_agreed(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The last state, always."""
         self._save(trainer)
+        self.io.publish()
+        self._stop_listening()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Let what is being written be finished."""
+        self._stop_listening()
+
+    def _wish(self, trainer: pl.Trainer) -> int:
+        """What this process wants: a signal's number, to save, or nothing."""
+        if self._received:
+            return self._received
+        options = self.config.checkpoint
+        if not options.enabled or trainer.global_step == self._saved_step:
+            return _GO_ON
+        steps = trainer.global_step - self._saved_step
+        minutes = (time.monotonic() - self._saved_at) / 60
+        due = (options.every_n_steps is not None and steps >= options.every_n_steps) or (
+            options.every_n_minutes is not None
+            and distributed.rank() == 0  # one clock
+            and minutes >= options.every_n_minutes
+        )
+        return _SAVE if due else _GO_ON
 
     def _save(self, trainer: pl.Trainer) -> None:
+        if self._agreed == _SAVE:
+            self._agreed = _GO_ON
         if trainer.global_step == self._saved_step:
             return
-        self._saved_step = trainer.global_step
-        last = self.folder / "last.ckpt"
-        partial = self.folder / "last.ckpt.partial"
-        trainer.save_checkpoint(partial)
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        trainer.save_checkpoint(self.folder / LAST)
+
+    def _keep(self, trainer: pl.Trainer) -> None:
+        """A second name for last.ckpt, which the next save does not replace."""
         if distributed.rank() == 0:
-            os.replace(partial, last)
-            if self.config.checkpoint.keep_prev:
-                kept = self.folder / f"epoch={trainer.current_epoch:04d}.ckpt"
-                kept.unlink(missing_ok=True)
-                os.link(last, kept)  # the next save replaces last.ckpt, not this file
+            self.io.wait()
+            kept = self.folder / f"epoch={trainer.current_epoch:04d}.ckpt"
+            kept.unlink(missing_ok=True)
+            if (self.folder / LAST).exists():
+                os.link(self.folder / LAST, kept)
+
+    def _stop_if_agreed(self, trainer: pl.Trainer) -> None:
+        if self._agreed > _SAVE:
+            self.io.wait()
+            raise RunInterrupted(self._agreed)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._received:
+            raise KeyboardInterrupt
+        self._received = number
+        if number == signal.SIGINT and distributed.rank() == 0:
+            self.console.print("Saving after this step; Ctrl-C again ends the run at once.")
+
+    def _stop_listening(self) -> None:
+        self.io.wait()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()

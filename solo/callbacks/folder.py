@@ -9,7 +9,7 @@ import platform
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import yaml
 
+from solo.callbacks.checkpoint_io import newest_sound, read_checkpoint
 from solo.config import Config, ConfigError
 
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
@@ -63,7 +64,9 @@ class RunFolder:
 
     def create(self, config: Config) -> None:
         """Make the folder, with config.yaml and environment.json."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        # Made anew where the run is new: two runs never share a folder.
+        self.path.mkdir(parents=True, exist_ok=self.resume_from is not None)
+        self.checkpoints.mkdir(exist_ok=True)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
         (self.path / "config.yaml").write_text(text)
         self.note(**describe_environment(), status="running", started=_now(), finished=None)
@@ -79,11 +82,15 @@ class RunFolder:
         self.note(status="finished", finished=_now())
 
 
-def choose_folder(config: Config) -> RunFolder:
+def choose_folder(config: Config, warn: Callable[[str], None]) -> RunFolder:
     """A new folder, or that of the newest unfinished run of this config (``auto_resume``).
 
+    Args:
+        config: of the run.
+        warn: told of runs that were not continued, and of damaged checkpoints.
+
     Raises:
-        ConfigError: where the checkpoint to resume from is not there.
+        ConfigError: where the checkpoint to resume from is not there, or damaged.
     """
     parent = Path(config.checkpoint.dir) / config.method
     new = parent / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -91,28 +98,59 @@ def choose_folder(config: Config) -> RunFolder:
         checkpoint = Path(config.resume_from_checkpoint).expanduser()
         if not checkpoint.is_file():
             raise ConfigError(f"resume_from_checkpoint: there is no file {checkpoint}")
+        read_checkpoint(checkpoint)  # says what is wrong with it, before anything is built
         return RunFolder(new, checkpoint)
     if config.auto_resume.enabled:
         oldest = time.time() - 3600 * config.auto_resume.max_hours
-        checkpoints = parent.glob(f"{config.name}-*/checkpoints/last.ckpt")
-        for checkpoint in sorted(checkpoints, key=lambda c: c.stat().st_mtime, reverse=True):
-            folder = checkpoint.parents[1]
-            if checkpoint.stat().st_mtime >= oldest and _continues(config, folder):
-                return RunFolder(folder, checkpoint)
+        times = {
+            folder: max(c.stat().st_mtime for c in checkpoints)
+            for folder in parent.glob(f"{config.name}-*")
+            if (checkpoints := list(folder.glob("checkpoints/*.ckpt")))
+        }
+        for folder in sorted(times, key=lambda f: times[f], reverse=True):
+            if times[folder] < oldest or not _is_unfinished(folder):
+                continue
+            differences = _differences(config, folder)
+            if differences:
+                warn(f"{folder} is not continued: another {', '.join(differences)}.")
+                continue
+            sound = newest_sound(folder / "checkpoints", warn)
+            if sound is not None:
+                return RunFolder(folder, sound)
     return RunFolder(new)
 
 
-def _continues(config: Config, folder: Path) -> bool:
-    """Whether ``folder`` holds an unfinished run of the same config that nobody is running."""
+def _is_unfinished(folder: Path) -> bool:
+    """Whether a run was cut short here and nobody is running it now."""
     try:
         facts = json.loads((folder / "environment.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return facts.get("status") != "finished" and not _is_running(facts)
+
+
+def _differences(config: Config, folder: Path) -> list[str]:
+    """Keys of another value in the folder's config that change what comes out."""
+    try:
         saved = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return False
-    if facts.get("status") == "finished" or _is_running(facts):
-        return False
-    ours = config.to_dict()
-    return all(saved.get(key) == ours[key] for key in ours if key not in PLACEMENT)
+    except (OSError, yaml.YAMLError):
+        return ["config.yaml, which cannot be read"]
+    ours, theirs = (_flat(tree) for tree in (config.to_dict(), saved))
+    return sorted(
+        f"{key} ({theirs.get(key)}, now {ours.get(key)})"
+        for key in {*ours, *theirs}
+        if key.split(".")[0] not in PLACEMENT and ours.get(key) != theirs.get(key)
+    )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config as dotted keys."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def _is_running(facts: dict[str, Any]) -> bool:

@@ -28,6 +28,32 @@ class KNNMonitor(pl.Callback):
         self._bank: list[tuple[Tensor, Tensor]] = []
         self._queries: list[tuple[Tensor, Tensor]] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """The bank of every process, [W, …]: a resumed run's first validation needs it."""
+        if not self._bank:
+            return {}
+        h = torch.cat([h for h, _ in self._bank])
+        labels = torch.cat([labels for _, labels in self._bank])
+        sizes = torch.tensor([len(h) for h, _ in self._bank])
+        processes = distributed.world_size()
+        return {
+            "h": distributed.gather(h).unflatten(0, (processes, -1)),
+            "labels": distributed.gather(labels).unflatten(0, (processes, -1)),
+            "sizes": sizes,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """This process's part; another number of processes starts with an empty bank."""
+        self._bank = []
+        if state_dict and len(state_dict["h"]) == distributed.world_size():
+            own = (state_dict[key][distributed.rank()] for key in ("h", "labels"))
+            sizes = state_dict["sizes"].tolist()
+            self._bank = list(zip(*(part.split(sizes) for part in own)))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: SSLMethod) -> None:
+        """A loaded bank goes where the features are."""
+        self._bank = [(h.to(pl_module.device), y.to(pl_module.device)) for h, y in self._bank]
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: SSLMethod, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:

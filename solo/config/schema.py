@@ -174,6 +174,10 @@ class Checkpoint(Section):
     """Runs go to <dir>/<method>/<name>-<id>/."""
     frequency: Positive = 1
     """Epochs between saves."""
+    every_n_steps: Positive | None = None
+    """Optimizer steps between saves, besides."""
+    every_n_minutes: float | None = Field(None, gt=0)
+    """Minutes between saves, besides."""
     keep_prev: bool = False
     """Keep every saved epoch beside last.ckpt."""
 

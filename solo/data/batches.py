@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
@@ -57,12 +57,24 @@ class TrainingSampler(Sampler[list[SampleKey]]):
         seed: the run's seed.
         rank: this process.
         processes: how many there are.
+        epoch: the first one.
+        start: batches of the first epoch that are done already; they are not made again.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, rank: int, processes: int) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        processes: int,
+        epoch: int = 0,
+        start: int = 0,
+    ) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rank, self.processes = rank, processes
-        self.epoch = 0
+        self.epoch = epoch
+        self._resumed = (epoch, start)
 
     def __len__(self) -> int:
         return self.length // (self.batch_size * self.processes)
@@ -74,7 +86,8 @@ class TrainingSampler(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         shuffle = rng.generator(self.seed, "shuffle", self.epoch)
         order = torch.randperm(self.length, generator=shuffle).tolist()
-        for step in range(len(self)):
+        epoch, done = self._resumed
+        for step in range(done if self.epoch == epoch else 0, len(self)):
             start = (step * self.processes + self.rank) * self.batch_size
             yield [SampleKey(self.epoch, i) for i in order[start : start + self.batch_size]]
 
@@ -110,6 +123,17 @@ class Unfinished(NamedTuple):
     plans: list[ViewPlan]
     labels: Tensor
     indices: Tensor
+
+
+class ResumableLoader(DataLoader["Batch | Unfinished"]):
+    """A loader whose sampler knows where to go on; this tells Lightning so."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: the data module keeps the position."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to do."""
 
 
 class TrainingViews(Dataset["Batch | Unfinished"]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -10,6 +12,7 @@ from solo import distributed
 from solo.config import Config, ConfigError
 from solo.data.batches import (
     Batch,
+    ResumableLoader,
     TrainingSampler,
     TrainingViews,
     Unfinished,
@@ -40,6 +43,7 @@ class ImageData(pl.LightningDataModule):
             self.num_classes = 0
         self.check_batch(1)
         self._resident: torch.Tensor | None = None
+        self._position = (0, 0)
 
     def check_batch(self, processes: int) -> None:
         """Whether one global batch can be filled.
@@ -58,6 +62,19 @@ class ImageData(pl.LightningDataModule):
         """``wanted`` optimizer steps, or fewer where an epoch has fewer."""
         batches = len(self.train) // (self.config.optimizer.batch_size * processes)
         return max(1, min(wanted, batches // self.config.accumulate_grad_batches))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch and how many of its batches are done."""
+        assert self.trainer is not None
+        epoch = self.trainer.current_epoch
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if done >= self.trainer.num_training_batches:
+            epoch, done = epoch + 1, 0
+        return {"epoch": epoch, "batch": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Where :meth:`train_dataloader` begins."""
+        self._position = (state_dict["epoch"], state_dict["batch"])
 
     def transfer_batch_to_device(
         self, batch: Batch | Unfinished, device: torch.device, dataloader_idx: int
@@ -82,7 +99,7 @@ class ImageData(pl.LightningDataModule):
             return self.config.data.augment_on == "device"
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Batch | Unfinished]:
         """Random views, in the order of the seed."""
         self.check_batch(distributed.world_size())
         sampler = TrainingSampler(
@@ -91,13 +108,14 @@ class ImageData(pl.LightningDataModule):
             self.config.seed,
             distributed.rank(),
             distributed.world_size(),
+            *self._position,
         )
         views = TrainingViews(
             self.train, self.config.augmentations, self.config.seed, self.augments_on_device()
         )
         return self._loader(views, sampler)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Batch | Unfinished]:
         """One view without randomness of each image; only where there is a validation split."""
         assert self.val is not None
         sampler = ValidationSampler(
@@ -113,9 +131,9 @@ class ImageData(pl.LightningDataModule):
         self,
         views: TrainingViews | ValidationViews,
         sampler: TrainingSampler | ValidationSampler,
-    ) -> DataLoader[Batch]:
+    ) -> DataLoader[Batch | Unfinished]:
         workers = self.config.data.num_workers
-        return DataLoader(
+        return ResumableLoader(
             views,  # type: ignore[arg-type]
             sampler=sampler,
             batch_size=None,  # the sampler gives whole batches of keys

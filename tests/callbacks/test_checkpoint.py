@@ -1,0 +1,305 @@
+"""Resume, signals and damaged checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_pretrain import last, rows, state, tiny
+
+from solo.callbacks.checkpoint import RunInterrupted
+from solo.callbacks.checkpoint_io import (
+    checksum_of,
+    fault_of,
+    newest_sound,
+    read_checkpoint,
+    write_checkpoint,
+)
+from solo.config import ConfigError
+from solo.methods import SSLMethod
+from solo.pretrain import run
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def options(folder: Path, **over: Any) -> dict[str, Any]:
+    """A run of 3 epochs of 5 steps that finds its own unfinished state."""
+    base: dict[str, Any] = {
+        "auto_resume": {"enabled": True},
+        "checkpoint": {"every_n_steps": 2},
+        "max_epochs": 3,
+        "limit_train_batches": 5,
+        "optimizer": {"batch_size": 32},
+        "mlp_probe": {"enabled": False},
+    }
+    content = tiny(folder, **{**base, **over})
+    content["method_kwargs"]["logging_interval"] = 1
+    return content
+
+
+# Runs a config in children of one process; each child may kill itself inside a given step.
+KILLER = """
+import json, os, signal, sys
+import torch
+torch.set_num_threads(1)
+from solo.methods.base import SSLMethod
+from solo.pretrain import run
+
+def child(options, deadly_step):
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    plain = SSLMethod.training_step
+    def step(self, batch, index):
+        if self.trainer.global_step == deadly_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(self, batch, index)
+    SSLMethod.training_step = step
+    sys.stdout = open(os.devnull, "w")
+    run(options)
+    os._exit(0)
+
+for options, kills in json.loads(sys.stdin.read()):
+    for step in kills:
+        assert child(options, step) == -signal.SIGKILL, (step, kills)
+    assert child(options, None) == 0, kills
+print("all done")
+"""
+
+
+def kill_and_compare(folder: Path, plans: list[list[int]], **over: Any) -> None:
+    """Every plan of kills ends like the first run, which nobody kills."""
+    jobs = [
+        (options(folder / str(index), **over), kills) for index, kills in enumerate([[], *plans])
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER],
+        input=json.dumps(jobs),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "all done" in done.stdout, done.stderr[-3000:]
+    folders = [next((folder / str(i)).glob("*/*")) for i in range(len(jobs))]
+    expected = torch.load(folders[0] / "checkpoints/last.ckpt", weights_only=True)
+    table = (folders[0] / "metrics.csv").read_text()
+    for path, kills in zip(folders[1:], plans):
+        found = torch.load(path / "checkpoints/last.ckpt", weights_only=True)
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
+            assert same(found[part], expected[part]), (part, kills)
+        assert found["global_step"] == expected["global_step"]
+        assert comparable(path / "metrics.csv") == comparable(folders[0] / "metrics.csv"), kills
+    assert table.count("\n") > 15
+
+
+def comparable(path: Path) -> list[dict[str, str]]:
+    """Rows by column name; the order of columns depends on what was logged first."""
+    with path.open() as file:
+        return [{k: v for k, v in sorted(row.items()) if v} for row in csv.DictReader(file)]
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def test_a_run_killed_in_mid_epoch_ends_the_same(tmp_path: Path) -> None:
+    kill_and_compare(tmp_path, [[3], [7, 8], [12]])
+
+
+@pytest.mark.slow
+def test_runs_killed_at_twenty_steps_end_the_same(tmp_path: Path) -> None:
+    """Every step but the first, five of them with a second kill."""
+    steps = [1, 2, 4, 5, 6, 9, 10, 11, 13, 14]
+    plans = [[step] for step in steps] + [[step, step + 2] for step in (1, 3, 5, 8, 11)]
+    kill_and_compare(tmp_path, plans)
+    kill_and_compare(
+        tmp_path / "more",
+        [[3], [6], [7], [9], [12]],
+        checkpoint={"every_n_steps": 3},
+        accumulate_grad_batches=2,
+        limit_train_batches=8,
+        data={"num_workers": 2},
+    )
+
+
+def test_what_a_signal_does(tmp_path: Path) -> None:
+    """SIGTERM, SIGUSR1 and Ctrl-C save after the step and end with the scheduler's exit code."""
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)):
+        folder = tmp_path / number.name
+        words = ["max_epochs=500", f"checkpoint.dir={folder}", "optimizer.batch_size=64"]
+        words += ["accelerator=cpu", "backbone.name=resnet10t", "data.num_workers=0"]
+        process = subprocess.Popen(
+            [sys.executable, "main_pretrain.py", *words],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        deadline = time.monotonic() + 100
+        while not list(folder.glob("*/*/metrics.csv")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.2)
+        process.send_signal(number)
+        text = process.communicate(timeout=60)[0]
+        assert process.returncode == code, text
+        assert f"{number.name}: saved" in text and "auto_resume.enabled=true" in text
+        (path,) = folder.glob("*/*")
+        content = read_checkpoint(path / "checkpoints/last.ckpt")
+        assert content["global_step"] > 0
+        assert json.loads((path / "environment.json").read_text())["status"] == "interrupted"
+
+
+def cut_short(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], step: int) -> Path:
+    """Run until a SIGTERM arrives inside ``step``; the run's folder."""
+    plain = SSLMethod.training_step
+
+    def training_step(self: SSLMethod, batch: Any, index: int) -> Any:
+        if self.trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SSLMethod, "training_step", training_step)
+        with pytest.raises(RunInterrupted) as caught:
+            run(content)
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    (folder,) = Path(content["checkpoint"]["dir"]).glob("*/*")
+    return folder
+
+
+def test_a_signal_inside_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state after the signal's step; the run goes on from there to the same end."""
+    whole = run(options(tmp_path / "whole"))
+    folder = cut_short(monkeypatch, options(tmp_path / "cut"), 7)
+    assert read_checkpoint(folder / "checkpoints/last.ckpt")["global_step"] == 8
+    resumed = run(options(tmp_path / "cut"))
+    assert resumed.folder == folder
+    assert same(state(resumed), state(whole))
+    assert comparable(folder / "metrics.csv") == comparable(whole.folder / "metrics.csv")
+
+
+def checkpoint(value: float = 1.0) -> dict[str, Any]:
+    return {"state_dict": {"w": torch.full((1000,), value)}, "global_step": int(value)}
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "missing"])
+def test_a_damaged_file_falls_back(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    for value in (1.0, 2.0):
+        write_checkpoint(checkpoint(value), path)
+    assert fault_of(path) is None and newest_sound(tmp_path, pytest.fail) == path
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 4
+        cut = {"cut": content[:-100], "flipped": content, "empty": b""}[damage]
+        path.write_bytes(cut)
+    said: list[str] = []
+    assert newest_sound(tmp_path, said.append) == tmp_path / "previous.ckpt"
+    assert len(said) == 1 and "last.ckpt is passed over" in said[0]
+    assert read_checkpoint(tmp_path / "previous.ckpt")["global_step"] == 1
+    with pytest.raises(ConfigError, match=r"last\.ckpt cannot be used"):
+        read_checkpoint(path)
+    checksum_of(path).unlink(missing_ok=True)  # without a checksum, torch's own checks remain
+    if damage == "cut":
+        with pytest.raises(ConfigError, match="damaged"):
+            read_checkpoint(path)
+
+
+def test_a_run_goes_on_from_the_file_before_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = run(options(tmp_path / "whole"))
+    cut = cut_short(monkeypatch, options(tmp_path / "cut"), 7)
+    # Another config makes a new run, and says why.
+    other = run(options(tmp_path / "cut", max_epochs=1))
+    assert other.folder != cut
+    said = capfd.readouterr().out
+    assert "is not continued" in said and "max_epochs (3, now 1)" in said
+    (cut / "checkpoints/last.ckpt").write_bytes(b"")
+    resumed = run(options(tmp_path / "cut"))
+    assert resumed.folder == cut
+    said = capfd.readouterr().out
+    assert "last.ckpt is passed over: it is empty" in said and "previous.ckpt" in said
+    assert same(state(resumed), state(whole))
+
+
+class Malicious:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    torch.save({"state_dict": Malicious(trace)}, tmp_path / "bad.ckpt")
+    with pytest.raises(ConfigError, match="could run code"):
+        run(tiny(tmp_path, resume_from_checkpoint=str(tmp_path / "bad.ckpt")))
+    with (tmp_path / "old.ckpt").open("wb") as file:
+        pickle.dump(Malicious(trace), file)
+    with pytest.raises(ConfigError, match=r"refused|damaged"):
+        run(tiny(tmp_path, resume_from_checkpoint=str(tmp_path / "old.ckpt")))
+    assert not trace.exists()
+    torch.save({"weights": torch.ones(1)}, tmp_path / "other.ckpt")
+    with pytest.raises(ConfigError, match="no checkpoint of a run"):
+        run(tiny(tmp_path, resume_from_checkpoint=str(tmp_path / "other.ckpt")))
+
+
+def test_a_full_disk_costs_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The second save finds no space; the first stays, and training goes on."""
+    import solo.callbacks.checkpoint_io as io
+
+    saves = []
+    plain = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        saves.append(descriptor)
+        if len(saves) == 2:
+            raise OSError(28, "No space left on device")
+        plain(descriptor)
+
+    monkeypatch.setattr(io.os, "fsync", fsync)
+    result = run(tiny(tmp_path, max_epochs=2))
+    said = capfd.readouterr().out
+    assert "No space left on device" in said and "training goes on" in said
+    assert last(result)["global_step"] == 6
+    assert not list(result.folder.glob("checkpoints/*.partial"))
+    assert len([row for row in rows(result.folder) if "val_acc1" in row]) == 2
+
+
+def test_saving_by_steps_and_minutes(tmp_path: Path) -> None:
+    result = run(options(tmp_path, checkpoint={"enabled": True, "every_n_minutes": 1e-6}))
+    names = {file.name for file in (result.folder / "checkpoints").iterdir()}
+    assert names == {"last.ckpt", "last.ckpt.sha256", "previous.ckpt", "previous.ckpt.sha256"}
+    content = torch.load(result.folder / "checkpoints/previous.ckpt", weights_only=True)
+    assert content["global_step"] == 14  # the step before the last
+    position = next(v for k, v in content.items() if "ImageData" in k)
+    assert position == {"epoch": 2, "batch": 4}

@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from solo.config import ConfigError
+from solo.config import RunError
 from solo.config.cli import force_overrides, prepare_hydra
 
 
@@ -18,8 +18,10 @@ def main(cfg: DictConfig) -> None:
 
     try:
         run(cfg)
-    except ConfigError as error:
-        sys.exit(str(error))
+    except RunError as error:
+        # One from a loader process carries its traceback; the message is the last line.
+        text = str(error).strip()
+        sys.exit(text.splitlines()[-1].split("Error: ", 1)[-1] if "Traceback" in text else text)
 
 
 if __name__ == "__main__":

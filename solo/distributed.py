@@ -97,6 +97,15 @@ def all_mean(x: Tensor) -> Tensor:
     return all_sum(x) / world_size() if is_distributed() else x
 
 
+def all_largest(x: Tensor) -> Tensor:
+    """Elementwise maximum of ``x`` over processes."""
+    if not is_distributed():
+        return x
+    largest = x.clone()
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest
+
+
 class Vote:
     """Agree on the largest of the numbers that processes bring to each step.
 

@@ -23,6 +23,7 @@ from rich.table import Table
 from solo import distributed
 from solo.callbacks import (
     Checkpoints,
+    HealthMonitor,
     KNNMonitor,
     MetricsCSV,
     RunFolder,
@@ -183,7 +184,7 @@ def callbacks(
     config: Config, data: ImageData, folder: RunFolder, io: SafeCheckpointIO, console: Console
 ) -> list[pl.Callback]:
     """What watches the run."""
-    chosen: list[pl.Callback] = [SparsityMonitor()]
+    chosen: list[pl.Callback] = [HealthMonitor(), SparsityMonitor()]
     if config.knn_eval.enabled and data.num_classes and not data.multilabel:
         chosen.append(KNNMonitor(config, data.num_classes))
     saving = Checkpoints(config, folder.checkpoints, io, console)

@@ -2,6 +2,7 @@
 
 from solo.callbacks.checkpoint import Checkpoints
 from solo.callbacks.folder import RunFolder, choose_folder
+from solo.callbacks.health import HealthMonitor
 from solo.callbacks.knn import KNNMonitor
 from solo.callbacks.metrics_csv import MetricsCSV
 from solo.callbacks.progress import RunProgress
@@ -9,6 +10,7 @@ from solo.callbacks.sparsity import SparsityMonitor
 
 __all__ = [
     "Checkpoints",
+    "HealthMonitor",
     "KNNMonitor",
     "MetricsCSV",
     "RunFolder",

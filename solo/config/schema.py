@@ -111,6 +111,8 @@ class Data(Section):
     """Loader processes of each training process."""
     preload: bool = False
     """Read all files into memory, still encoded, before training."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with a file that does not decode: stop, or take the next image and count it."""
     augment_on: Literal["auto", "loader", "device"] = "auto"
     """Where views are made: by loader processes or on the training device (auto: on a GPU)."""
     fraction: float = Field(-1.0, le=1)

@@ -9,7 +9,11 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 
-class ConfigError(ValueError):
+class RunError(Exception):
+    """Something a user can mend; the message says what, and is all that the user is shown."""
+
+
+class ConfigError(RunError, ValueError):
     """What a user wrote cannot be run; the message says what to change."""
 
 

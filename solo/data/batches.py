@@ -17,7 +17,7 @@ from solo import rng
 from solo.config import Augmentation
 from solo.data.operations import crop_and_resize, finish
 from solo.data.plans import NUMBERS, ViewPlan, plan_views
-from solo.data.sources import ImageSource
+from solo.data.sources import BadImageError, ImageSource
 from solo.data.views import validation_transform
 
 CPU_PIXELS = 2**16
@@ -37,12 +37,13 @@ class Batch(NamedTuple):
 
     ``views``: one uint8 tensor [V, B, 3, H, W] for each resolution, the first recipe's first;
     ``labels``: int64 [B] or [B, A], -1 where there is none; ``indices``: int64 [B], the images'
-    positions in the data set.
+    positions in the data set; ``skipped``: how many images could not be read.
     """
 
     views: list[Tensor]
     labels: Tensor
     indices: Tensor
+    skipped: int = 0
 
 
 class TrainingSampler(Sampler[list[SampleKey]]):
@@ -115,7 +116,7 @@ class Unfinished(NamedTuple):
     """A batch whose views are still to be made, on the training device.
 
     ``crops``: for each recipe uint8 [V B, 3, size, size], or none where the device holds the
-    images; ``plans``: for each recipe, of V B views, view by view; labels and indices as in
+    images; ``plans``: for each recipe, of V B views, view by view; the others as in
     :class:`Batch`.
     """
 
@@ -123,6 +124,7 @@ class Unfinished(NamedTuple):
     plans: list[ViewPlan]
     labels: Tensor
     indices: Tensor
+    skipped: int = 0
 
 
 class ResumableLoader(DataLoader["Batch | Unfinished"]):
@@ -148,27 +150,41 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         recipes: ``augmentations``.
         seed: the run's seed.
         defer: leave what can be done in batches to :func:`finish_batch`.
+        skip_bad: take the next image in place of one that cannot be read.
     """
 
     def __init__(
-        self, source: ImageSource, recipes: Sequence[Augmentation], seed: int, defer: bool = False
+        self,
+        source: ImageSource,
+        recipes: Sequence[Augmentation],
+        seed: int,
+        defer: bool = False,
+        skip_bad: bool = False,
     ) -> None:
         self.source, self.recipes, self.seed, self.defer = source, recipes, seed, defer
+        self.skip_bad = skip_bad
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, keys: list[SampleKey]) -> Batch | Unfinished:
         indices = torch.tensor([key.image for key in keys])
-        labels = self.source.labels[indices]
         numbers = self._numbers(keys)
         images = self.source.images
+        skipped = 0
         if images is not None:
             heights, widths = (np.full(len(keys), side) for side in images.shape[-2:])
             decoded: list[Tensor] = []
         else:
-            decoded = [self.source.image(key.image) for key in keys]
+            decoded, found = [], []
+            for key in keys:
+                image, index = self._readable(key.image)
+                decoded.append(image)
+                found.append(index)
+                skipped += index != key.image
+            indices = torch.tensor(found)
             heights, widths = (np.array([i.shape[d] for i in decoded]) for d in (1, 2))
+        labels = self.source.labels[indices]
         crops, plans, views = [], [], []
         for recipe, uniforms in zip(self.recipes, numbers):
             count = recipe.num_crops
@@ -192,8 +208,18 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
                     parts.append(finish(cropped.float(), plan))
             views.append(torch.cat(parts).unflatten(0, (count, len(keys))))
         if self.defer:
-            return Unfinished(crops, plans, labels, indices)
-        return Batch(join_resolutions(views), labels, indices)
+            return Unfinished(crops, plans, labels, indices, skipped)
+        return Batch(join_resolutions(views), labels, indices, skipped)
+
+    def _readable(self, index: int) -> tuple[Tensor, int]:
+        """The image, or the next one that can be read, and its position."""
+        for position in range(index, index + len(self.source)):
+            try:
+                return self.source.image(position % len(self.source)), position % len(self.source)
+            except BadImageError:
+                if not self.skip_bad:
+                    raise
+        raise BadImageError(f"none of the {len(self.source)} images can be read")
 
     def _numbers(self, keys: list[SampleKey]) -> list[np.ndarray]:
         """For each recipe [num_crops B, NUMBERS], view by view."""
@@ -222,7 +248,7 @@ def finish_batch(unfinished: Unfinished, images: Tensor | None) -> Batch:
         else:
             made = finish(unfinished.crops[number].float(), plan)
         views.append(made.unflatten(0, (count, -1)))
-    return Batch(join_resolutions(views), unfinished.labels, unfinished.indices)
+    return Batch(join_resolutions(views), *unfinished[2:])
 
 
 def make_views(images: Tensor, plan: ViewPlan) -> Tensor:
@@ -252,10 +278,16 @@ def _crop_files(images: Sequence[Tensor], plan: ViewPlan) -> Tensor:
 
 
 class ValidationViews(Dataset[Batch]):
-    """A list of keys -> a batch of one view each, without randomness; padding is labelled -1."""
+    """A list of keys -> a batch of one view each, without randomness; padding is labelled -1.
 
-    def __init__(self, source: ImageSource, crop_size: int, whole: bool) -> None:
+    With ``skip_bad``, an image that cannot be read is black and labelled -1.
+    """
+
+    def __init__(
+        self, source: ImageSource, crop_size: int, whole: bool, skip_bad: bool = False
+    ) -> None:
         self.source = source
+        self.crop_size, self.skip_bad = crop_size, skip_bad
         self.transform = validation_transform(crop_size, whole)
 
     def __len__(self) -> int:
@@ -265,8 +297,22 @@ class ValidationViews(Dataset[Batch]):
         indices = torch.tensor([key.image for key in keys])
         if self.source.images is not None:
             views = self.transform(self.source.images[indices]).expand(-1, 3, -1, -1)
+            unread = [False] * len(keys)
         else:
-            views = torch.stack([self.transform(self.source.image(key.image)) for key in keys])
+            made = [self._view(key.image) for key in keys]
+            black = torch.zeros(3, self.crop_size, self.crop_size, dtype=torch.uint8)
+            views = torch.stack([black if view is None else view for view in made])
+            unread = [view is None for view in made]
         labels = self.source.labels[indices]
         labels[torch.tensor([key.padding for key in keys])] = -1
-        return Batch([views[None]], labels, indices)
+        labels[torch.tensor(unread)] = -1
+        return Batch([views[None]], labels, indices, sum(unread))
+
+    def _view(self, index: int) -> Tensor | None:
+        """None for an image that cannot be read, where those are skipped."""
+        try:
+            return self.transform(self.source.image(index))
+        except BadImageError:
+            if not self.skip_bad:
+                raise
+            return None

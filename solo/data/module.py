@@ -82,15 +82,16 @@ class ImageData(pl.LightningDataModule):
         """Move a batch, and make its views where the loader left that to the device."""
         if isinstance(batch, Batch):
             views = [view.to(device, non_blocking=True) for view in batch.views]
-            labels, indices = (x.to(device, non_blocking=True) for x in batch[1:])
-            return Batch(views, labels, indices)
+            labels, indices = (x.to(device, non_blocking=True) for x in batch[1:3])
+            return Batch(views, labels, indices, batch.skipped)
         crops = [crop.to(device, non_blocking=True) for crop in batch.crops]
-        labels, indices = (x.to(device, non_blocking=True) for x in batch[2:])
+        labels, indices = (x.to(device, non_blocking=True) for x in batch[2:4])
         if not crops and (self._resident is None or self._resident.device != device):
             assert self.train.images is not None
             self._resident = self.train.images.to(device)
         return finish_batch(
-            Unfinished(crops, batch.plans, labels, indices), None if crops else self._resident
+            Unfinished(crops, batch.plans, labels, indices, batch.skipped),
+            None if crops else self._resident,
         )
 
     def augments_on_device(self) -> bool:
@@ -111,7 +112,11 @@ class ImageData(pl.LightningDataModule):
             *self._position,
         )
         views = TrainingViews(
-            self.train, self.config.augmentations, self.config.seed, self.augments_on_device()
+            self.train,
+            self.config.augmentations,
+            self.config.seed,
+            defer=self.augments_on_device(),
+            skip_bad=self.config.data.on_bad_image == "skip",
         )
         return self._loader(views, sampler)
 
@@ -125,7 +130,8 @@ class ImageData(pl.LightningDataModule):
             distributed.world_size(),
         )
         size = self.config.augmentations[0].crop_size
-        return self._loader(ValidationViews(self.val, size, self.spec.whole), sampler)
+        skip = self.config.data.on_bad_image == "skip"
+        return self._loader(ValidationViews(self.val, size, self.spec.whole, skip), sampler)
 
     def _loader(
         self,

@@ -20,10 +20,12 @@ from rich.progress import track
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
+from solo.config import RunError
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 
 
-class BadImageError(RuntimeError):
+class BadImageError(RunError, RuntimeError):
     """A file that does not decode; the message holds its path."""
 
 
@@ -100,7 +102,7 @@ class EncodedSource:
         except (OSError, SyntaxError, ValueError, KeyError) as error:
             raise BadImageError(
                 f"{self.where(index)} cannot be read as an image: {error}. "
-                "Repair or remove the file."
+                "Repair or remove the file, or set ++data.on_bad_image=skip"
             ) from error
 
     def preload(self, what: str) -> None:

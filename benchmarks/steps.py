@@ -52,7 +52,7 @@ def cifar_recipe() -> Augmentation:
 def cifar_like(count: int = 512) -> ArraySource:
     """Random colours at CIFAR's size."""
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
-    return ArraySource(images, torch.randint(0, 100, (count,)), [str(i) for i in range(100)])
+    return ArraySource(images, torch.randint(0, 2, (count,)), ["a", "b"])
 
 
 def views_rows() -> Iterator[Row]:
@@ -133,7 +133,7 @@ def step_rows() -> Iterator[Row]:
     batch = 256 if device().type == "cuda" else 64
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        _image_tree(root, 64, 32, batch)
+        _image_tree(root, batch, 32, 2)
         small = {"dataset": "custom", "train_path": str(root), "num_workers": 0}
         cifar["data"] = small
         cifar["optimizer"]["batch_size"] = batch

@@ -142,6 +142,60 @@ def test_runs_killed_at_twenty_steps_end_the_same(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
+def test_two_processes_killed_at_three_steps_end_the_same(tmp_path: Path) -> None:
+    """Both are killed at once; the same command finds the run and finishes it."""
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        words = [
+            "method_kwargs.num_projections=40",
+            "method_kwargs.logging_interval=1",
+            "data.num_workers=0",
+            "optimizer.batch_size=32",
+            "checkpoint.every_n_steps=1",
+            "auto_resume.enabled=true",
+            "accelerator=cpu",
+            "devices=2",
+            "max_epochs=3",
+            "limit_train_batches=5",
+            f"checkpoint.dir={folder}",
+        ]
+        return subprocess.Popen(
+            [sys.executable, "main_pretrain.py", *words],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    whole = start(tmp_path / "whole")
+    assert whole.wait(200) == 0
+    expected = read_checkpoint(next((tmp_path / "whole").glob("*/*/checkpoints/last.ckpt")))
+    for step in (2, 6, 11):
+        folder = tmp_path / str(step)
+        process = start(folder)
+        deadline = time.monotonic() + 100
+        while not any(
+            f",{step}," in f",{row['step']}," for file in folder.glob("*/*") for row in safe(file)
+        ):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert start(folder).wait(200) == 0
+        (run_folder,) = folder.glob("*/*")
+        found = read_checkpoint(run_folder / "checkpoints/last.ckpt")
+        for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+            assert same(found[part], expected[part]), (part, step)
+        logged = [int(row["step"]) for row in rows(run_folder) if "train_class_loss" in row]
+        assert logged == list(range(15))
+
+
+def safe(folder: Path) -> list[dict[str, str]]:
+    """Rows of a table that is being written."""
+    return rows(folder) if (folder / "metrics.csv").exists() else []
+
+
 def test_what_a_signal_does(tmp_path: Path) -> None:
     """SIGTERM, SIGUSR1 and Ctrl-C save after the step and end with the scheduler's exit code."""
     for number, code in ((signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)):

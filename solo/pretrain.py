@@ -202,6 +202,8 @@ def loggers(config: Config, folder: RunFolder, console: Console) -> list[Logger]
         chosen.append(
             WandbLogger(
                 name=folder.path.name,
+                id=folder.path.name,  # a continued run stays one run
+                resume="allow" if folder.resume_from and not offline else None,
                 save_dir=folder.path,
                 project=config.wandb.project,
                 entity=config.wandb.entity,

@@ -100,6 +100,9 @@ def test_a_runs_folder(tmp_path: Path) -> None:
         "metrics.csv",
         "report.html",
         "checkpoints/last.ckpt",
+        "checkpoints/last.ckpt.sha256",
+        "checkpoints/previous.ckpt",
+        "checkpoints/previous.ckpt.sha256",
         "checkpoints/epoch=0000.ckpt",
         "checkpoints/epoch=0001.ckpt",
     }

@@ -196,31 +196,38 @@ def safe(folder: Path) -> list[dict[str, str]]:
     return rows(folder) if (folder / "metrics.csv").exists() else []
 
 
-def test_what_a_signal_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
+def test_what_a_signal_does(number: signal.Signals, code: int, tmp_path: Path) -> None:
     """SIGTERM, SIGUSR1 and Ctrl-C save after the step and end with the scheduler's exit code."""
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)):
-        folder = tmp_path / number.name
-        words = ["max_epochs=500", f"checkpoint.dir={folder}", "optimizer.batch_size=64"]
-        words += ["accelerator=cpu", "backbone.name=resnet10t", "data.num_workers=0"]
-        process = subprocess.Popen(
-            [sys.executable, "main_pretrain.py", *words],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        deadline = time.monotonic() + 100
-        while not list(folder.glob("*/*/metrics.csv")):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.2)
-        process.send_signal(number)
-        text = process.communicate(timeout=60)[0]
-        assert process.returncode == code, text
-        assert f"{number.name}: saved" in text and "auto_resume.enabled=true" in text
-        (path,) = folder.glob("*/*")
-        content = read_checkpoint(path / "checkpoints/last.ckpt")
-        assert content["global_step"] > 0
-        assert json.loads((path / "environment.json").read_text())["status"] == "interrupted"
+    folder = tmp_path / number.name
+    words = ["max_epochs=500", f"checkpoint.dir={folder}", "optimizer.batch_size=64"]
+    words += ["accelerator=cpu", "backbone.name=resnet10t", "data.num_workers=0"]
+    process = subprocess.Popen(
+        [sys.executable, "main_pretrain.py", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 100
+    while not list(folder.glob("*/*/metrics.csv")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(number)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == code, text
+    assert f"{number.name}: saved" in text and "auto_resume.enabled=true" in text
+    (path,) = folder.glob("*/*")
+    content = read_checkpoint(path / "checkpoints/last.ckpt")
+    assert content["global_step"] > 0
+    assert json.loads((path / "environment.json").read_text())["status"] == "interrupted"
 
 
 def cut_short(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], step: int) -> Path:

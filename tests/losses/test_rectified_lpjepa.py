@@ -256,10 +256,10 @@ for name, p in network.named_parameters():
 def test_one_process_and_two_agree(
     kind: str, processes: Callable[[str, int], list[dict[str, torch.Tensor]]]
 ) -> None:
-    """Batch 32 on one process, and 16 on each of two (and 8 on each of four)."""
+    """Batch 32 on one process, and 16 on each of two (random slices: and 8 on each of four)."""
     script = TWO_PROCESSES.replace("KIND", repr(kind))
     (one,) = processes(script, 1)
-    for world in (2, 4):
+    for world in (2, 4) if kind == "random" else (2,):
         for other in processes(script, world):
             for name, value in one.items():
                 if name == "operations":  # of matrix products

@@ -94,7 +94,11 @@ def kill_and_compare(folder: Path, plans: list[list[int]], **over: Any) -> None:
         check=False,
     )
     assert "all done" in done.stdout, done.stderr[-3000:]
-    folders = [next((folder / str(i)).glob("*/*")) for i in range(len(jobs))]
+    # A run killed before its first save leaves a folder without a checkpoint, and starts anew.
+    folders = [
+        next((folder / str(i)).glob("*/*/checkpoints/last.ckpt")).parents[1]
+        for i in range(len(jobs))
+    ]
     expected = torch.load(folders[0] / "checkpoints/last.ckpt", weights_only=True)
     table = (folders[0] / "metrics.csv").read_text()
     for path, kills in zip(folders[1:], plans):

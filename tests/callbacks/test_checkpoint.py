@@ -138,7 +138,7 @@ def test_runs_killed_at_twenty_steps_end_the_same(tmp_path: Path) -> None:
     kill_and_compare(tmp_path, plans)
     kill_and_compare(
         tmp_path / "more",
-        [[3], [6], [7], [9], [12]],
+        [[3], [6], [7], [9], [11]],
         checkpoint={"every_n_steps": 3},
         accumulate_grad_batches=2,
         limit_train_batches=8,

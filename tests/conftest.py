@@ -113,3 +113,18 @@ def processes(tmp_path: Path) -> Callable[[str, int], list[dict[str, torch.Tenso
         return [torch.load(tmp_path / f"{world}-{rank}.pt") for rank in range(world)]
 
     return run
+
+
+@pytest.fixture
+def agree(
+    processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
+) -> Callable[[str], None]:
+    """Run a script (see ``processes``) in one process and in two: all results are the same."""
+
+    def run(script: str) -> None:
+        (one,) = processes(script, 1)
+        for other in processes(script, 2):
+            for name, value in one.items():
+                torch.testing.assert_close(other[name], value, atol=1e-9, rtol=1e-9)
+
+    return run

@@ -151,7 +151,7 @@ def newest_sound(folder: Path, warn: Callable[[str], None]) -> Path | None:
         fault = fault_of(path)
         if fault is None:
             try:
-                read_checkpoint(path)
+                _content_of(path)
             except ConfigError as error:
                 fault = str(error)
             else:
@@ -170,6 +170,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     fault = fault_of(path)
     if fault is not None:
         raise ConfigError(f"The checkpoint {path} cannot be used: {fault}")
+    return _content_of(path)
+
+
+def _content_of(path: Path) -> dict[str, Any]:
+    """What :func:`read_checkpoint` does once the file's checksum is known to fit."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

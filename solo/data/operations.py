@@ -39,12 +39,15 @@ def crop_and_resize(images: Tensor, plan: ViewPlan) -> Tensor:
     if len(flipped):
         index = torch.from_numpy(flipped).to(images.device)
         columns[index] = columns[index].flip(1)
-    count, channels = images.shape[:2]
-    narrow = images.float().view(count, channels * height, width) @ columns.mT
-    narrow = narrow.view(count, channels, height, plan.size)
-    result = torch.empty(
-        count, channels, plan.size, plan.size, dtype=torch.float32, device=images.device
-    )
+    return _separable(images.float(), rows, columns)
+
+
+def _separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """``rows_i @ image_i @ columns_i^T``: [n, C, H, W], [n, h, H] and [n, w, W] -> [n, C, h, w]."""
+    count, channels, height, width = images.shape
+    narrow = images.reshape(count, channels * height, width) @ columns.mT
+    narrow = narrow.view(count, channels, height, columns.shape[1])
+    result = images.new_empty(count, channels, rows.shape[1], columns.shape[1])
     for channel in range(channels):
         result[:, channel] = rows @ narrow[:, channel]
     return result
@@ -145,13 +148,8 @@ def gaussian_blur(x: Tensor, sigmas: Tensor) -> Tensor:
 
     Like resizing, a matrix an axis and image.
     """
-    count, channels, height, width = x.shape
-    columns, rows = _blurring(sigmas, width), _blurring(sigmas, height)
-    narrow = (x.reshape(count, channels * height, width) @ columns.mT).view_as(x)
-    result = torch.empty_like(x)
-    for channel in range(channels):
-        result[:, channel] = rows @ narrow[:, channel]
-    return result
+    height, width = x.shape[-2:]
+    return _separable(x, _blurring(sigmas, height), _blurring(sigmas, width))
 
 
 def _blurring(sigmas: Tensor, pixels: int) -> Tensor:

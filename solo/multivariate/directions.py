@@ -32,8 +32,6 @@ CPU_CHUNK, GPU_CHUNK = 2**18, 2**25
 class Slices(Protocol):
     """Some directions c_1 … c_k, unit rows."""
 
-    count: int
-
     def project(self, columns: Tensor) -> Tensor:
         """Samples as columns [D, N] -> [k, N], contiguous."""
         ...
@@ -48,7 +46,6 @@ class DenseSlices:
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
-        self.count = len(rows)
 
     def project(self, columns: Tensor) -> Tensor:
         """[D, N] -> [k, N]."""
@@ -78,7 +75,6 @@ class StructuredSlices:
     def __init__(self, signs: Tensor, start: int, stop: int) -> None:
         self.signs = signs
         self.start, self.stop = start, stop
-        self.count = stop - start
         self.outer, self.inner = (
             factor.to(signs) for factor in _transform_factors(signs.shape[-1])
         )
@@ -95,7 +91,7 @@ class StructuredSlices:
         """[k, N] -> [D, N]."""
         if grad.shape[-1] > (step := self._columns(grad)):
             return torch.cat([self.pull_back(part) for part in grad.split(step, dim=-1)], dim=-1)
-        if self.count < self.signs.shape[-1]:
+        if len(grad) < self.signs.shape[-1]:
             grad = F.pad(grad, (0, 0, self.start, self.signs.shape[-1] - self.stop))
         for signs in self.signs.flip(0):
             grad = _kronecker(self.outer.T, self.inner.T, grad).mul_(signs[:, None])

@@ -69,10 +69,5 @@ for name, loss in dict(vicreg=vicreg_loss, simclr=simclr_loss, ncl=ncl_loss,
 """
 
 
-def test_one_process_and_two_agree(
-    processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
-) -> None:
-    (one,) = processes(SCRIPT, 1)
-    for other in processes(SCRIPT, 2):
-        for name, value in one.items():
-            torch.testing.assert_close(other[name], value, atol=1e-9, rtol=1e-9)
+def test_one_process_and_two_agree(agree: Callable[[str], None]) -> None:
+    agree(SCRIPT)

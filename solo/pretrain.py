@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 import warnings
@@ -15,8 +14,9 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.table import Table
 
@@ -29,11 +29,15 @@ from solo.callbacks import (
     RunFolder,
     RunProgress,
     SparsityMonitor,
+    check_writable,
     choose_folder,
+    close_dashboard,
+    open_dashboard,
 )
 from solo.callbacks.checkpoint import RunInterrupted
 from solo.callbacks.checkpoint_io import LAST, SafeCheckpointIO
-from solo.config import Config, ConfigError
+from solo.callbacks.health import explain
+from solo.config import Config, ConfigError, RunError
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report import write_report
@@ -58,6 +62,8 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     config = resolve_config(cfg)
     console = Console(quiet=not distributed.is_first_launched(), highlight=False, markup=False)
     trainer_options = hardware_options(config, console)
+    if distributed.is_first_launched():
+        check_writable(config)
     data = ImageData(config)
     method = build_method(config, data)
     if config.compile:
@@ -66,7 +72,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     io = SafeCheckpointIO(lambda text: console.print(text, soft_wrap=True))
     trainer = pl.Trainer(
         **trainer_options,
-        plugins=[io],
+        plugins=[io, *cluster_plugins()],
         max_epochs=config.max_epochs,
         max_steps=config.max_steps,
         num_nodes=config.num_nodes,
@@ -92,31 +98,49 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
         config.method_kwargs.logging_interval, trainer.world_size
     )
     folder = agree_on_folder(config, trainer, console)
-    if trainer.is_global_zero:
-        folder.create(config)
-    announce(console, config, method, data, folder)
-    trainer.callbacks += callbacks(config, data, folder, io, console)  # type: ignore[attr-defined]
-    trainer.loggers = loggers(config, folder, console)
+    try:
+        if trainer.is_global_zero:
+            folder.create(config)
+        announce(console, config, method, data, folder)
+        trainer.callbacks += callbacks(config, data, folder, io, console)  # type: ignore[attr-defined]
+        trainer.loggers = loggers(config, folder, trainer.is_global_zero, console)
+        started = time.monotonic()
+        fit(trainer, method, data, folder, console)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if trainer.is_global_zero:
+            folder.finish()
+            seconds = time.monotonic() - started
+            report(console, folder)
+            summarize(console, metrics, folder, seconds, method.kwargs.is_rectified)
+    finally:
+        if config.wandb.enabled:
+            close_dashboard()
+        folder.release()
+    return Result(folder.path, metrics)
 
-    started = time.monotonic()
+
+def fit(
+    trainer: pl.Trainer, method: SSLMethod, data: ImageData, folder: RunFolder, console: Console
+) -> None:
+    """Train; where that ends early, say why and how the run goes on.
+
+    Raises:
+        RunInterrupted: after a signal, the state saved.
+        RunError: where the loss is no number, or another process of the run is gone.
+    """
     try:
         with distributed.closed_afterwards(), folder.hand_down(), _children_read(folder):
             trainer.fit(method, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
     except RunInterrupted as interruption:
         if trainer.is_global_zero:
             say_how_to_go_on(console, interruption, folder)
+        interruption.pass_on()
         raise
-    finally:
-        if config.wandb.enabled:
-            end_wandb()
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if trainer.is_global_zero:
-        if not trainer.interrupted:
-            folder.finish()
-        seconds = time.monotonic() - started
-        report(console, folder)
-        summarize(console, metrics, folder, seconds, method.kwargs.is_rectified)
-    return Result(folder.path, metrics)
+    except RuntimeError as error:
+        reason = explain(error)
+        if reason is None:
+            raise
+        raise RunError(f"{reason} {how_to_go_on(folder)}") from error
 
 
 def hardware_options(config: Config, console: Console) -> dict[str, Any]:
@@ -175,8 +199,8 @@ def agree_on_folder(config: Config, trainer: pl.Trainer, console: Console) -> Ru
     if trainer.world_size > 1 and distributed.launched_by_cluster():
         trainer.strategy.setup_environment()  # brings up the process group
         folder = choose_folder(config, warn) if trainer.is_global_zero else None
-        agreed: RunFolder = distributed.broadcast_object(folder)
-        return agreed
+        words = distributed.broadcast_object(folder.to_words() if folder else None)
+        return folder or RunFolder.from_words(words)
     return choose_folder(config, warn)
 
 
@@ -191,44 +215,21 @@ def callbacks(
     return [*chosen, saving, RunProgress(console)]
 
 
-def loggers(config: Config, folder: RunFolder, console: Console) -> list[Logger]:
+def loggers(config: Config, folder: RunFolder, is_first: bool, console: Console) -> list[Logger]:
     """metrics.csv always, Weights & Biases where it is enabled."""
-    chosen: list[Logger] = [MetricsCSV(folder.path / "metrics.csv")]
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    chosen: list[Logger] = [MetricsCSV(folder.path / "metrics.csv", say)]
     if config.wandb.enabled:
-        offline = config.wandb.offline or os.environ.get("WANDB_MODE") == "offline"
-        if not offline and not wandb_login():
-            console.print("wandb is not logged in (wandb login): this run is kept offline.")
-            offline = True
-        chosen.append(
-            WandbLogger(
-                name=folder.path.name,
-                id=folder.path.name,  # a continued run stays one run
-                resume="allow" if folder.resume_from and not offline else None,
-                save_dir=folder.path,
-                project=config.wandb.project,
-                entity=config.wandb.entity,
-                mode="offline" if offline else None,
-                settings={"silent": True},
-                config=config.to_dict(),
-            )
-        )
+        chosen.append(open_dashboard(config, folder, is_first, say))
     return chosen
 
 
-def end_wandb() -> None:
-    """Close the run, so that a next one in this process gets its own."""
-    import wandb
-
-    wandb.finish()
-
-
-def wandb_login() -> bool:
-    """Whether there are credentials; asks nobody."""
-    import wandb  # slow, and rarely needed
-
-    with contextlib.suppress(wandb.errors.Error):
-        return bool(wandb.login(prompt=False, verify=False))
-    return False
+def cluster_plugins() -> list[SLURMEnvironment]:
+    """Under srun, Lightning's own environment without its own way to requeue."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def announce(
@@ -274,10 +275,19 @@ def say_how_to_go_on(console: Console, interruption: RunInterrupted, folder: Run
     """After a signal: what was saved, and how the run continues."""
     folder.note(status="interrupted")
     console.print(
-        f"{interruption.signal.name}: saved {folder.checkpoints / LAST}. The same command with "
-        f"++auto_resume.enabled=true goes on; so does "
-        f"++resume_from_checkpoint={folder.checkpoints / LAST}, in a new folder.",
+        f"{interruption.signal.name}: saved {folder.checkpoints / LAST}. {how_to_go_on(folder)}",
         soft_wrap=True,
+    )
+
+
+def how_to_go_on(folder: RunFolder) -> str:
+    """The two ways to continue a run."""
+    last = folder.checkpoints / LAST
+    if not last.exists():
+        return "Nothing was saved yet."
+    return (
+        "The same command with ++auto_resume.enabled=true goes on from its last checkpoint; so "
+        f"does ++resume_from_checkpoint={last}, in a new folder."
     )
 
 
@@ -309,5 +319,9 @@ def _quiet() -> None:
     """Leave out what Lightning says about choices that are made here on purpose."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*LeafSpec.*is deprecated.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*`srun` command.*",
+    ):
         warnings.filterwarnings("ignore", message)

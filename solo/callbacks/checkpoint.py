@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,22 +18,33 @@ from solo.callbacks.checkpoint_io import LAST, SafeCheckpointIO
 from solo.config import Config
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# submitit's signal before a job's end: heeded where it listens, which requeues the job.
+LAUNCHER_SIGNAL = signal.SIGUSR2
+Handler = Callable[[int, FrameType | None], Any]
 _GO_ON, _SAVE = 0, 1  # what processes may wish for; a signal's number is to save and stop
 
 
 class RunInterrupted(SystemExit):
     """A signal ended the run after its state was saved; exits with 128 + the signal's number."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, launcher: Handler | None = None) -> None:
         super().__init__(128 + number)
         self.signal = signal.Signals(number)
+        self._launcher = launcher
+
+    def pass_on(self) -> None:
+        """Let a launcher that listens to this signal do its part (requeue the job)."""
+        if self._launcher is not None:
+            self._launcher(self.signal, None)
 
 
 class Checkpoints(pl.Callback):
     """Save ``last.ckpt`` when it is due; processes agree, so that all save at the same step.
 
     At SIGTERM, SIGUSR1 (which a scheduler sends before the time is up) or Ctrl-C the run saves
-    after the step it is in and ends; a second Ctrl-C ends it at once.
+    after the step it is in and ends; a second Ctrl-C ends it at once. Where a launcher (submitit)
+    listens to SIGUSR2, the run saves and hands it on; where it listens to SIGTERM, the run only
+    saves.
 
     Args:
         config: ``checkpoint`` says how often.
@@ -48,14 +60,20 @@ class Checkpoints(pl.Callback):
         self._saved_step = -1
         self._saved_at = time.monotonic()
         self._received = 0
+        self._save_now = False
         self._agreed = _GO_ON
         self._vote = distributed.Vote()
         self._handlers: dict[int, Any] = {}
+        self._launcher: dict[int, Handler] = {
+            number: handler
+            for number in (signal.SIGTERM, LAUNCHER_SIGNAL)
+            if callable(handler := signal.getsignal(number))
+        }
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to signals, in place of Lightning."""
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        for number in SIGNALS:
+        for number in {*SIGNALS, *self._launcher}:
             try:
                 self._handlers[number] = signal.signal(number, self._on_signal)
             except ValueError:  # not in the main thread: somebody else's business
@@ -112,6 +130,9 @@ class Checkpoints(pl.Callback):
         """What this process wants: a signal's number, to save, or nothing."""
         if self._received:
             return self._received
+        if self._save_now:
+            self._save_now = False
+            return _SAVE
         options = self.config.checkpoint
         if not options.enabled or trainer.global_step == self._saved_step:
             return _GO_ON
@@ -144,11 +165,14 @@ class Checkpoints(pl.Callback):
     def _stop_if_agreed(self, trainer: pl.Trainer) -> None:
         if self._agreed > _SAVE:
             self.io.wait()
-            raise RunInterrupted(self._agreed)
+            raise RunInterrupted(self._agreed, self._launcher.get(self._agreed))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._received:
             raise KeyboardInterrupt
+        if number == signal.SIGTERM and number in self._launcher:
+            self._save_now = True
+            return
         self._received = number
         if number == signal.SIGINT and distributed.rank() == 0:
             self.console.print("Saving after this step; Ctrl-C again ends the run at once.")

@@ -8,6 +8,7 @@ import os
 import platform
 import secrets
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ import torch
 import yaml
 
 from solo.callbacks.checkpoint_io import newest_sound, read_checkpoint
+from solo.callbacks.lease import Lease, claim, slurm_job
 from solo.config import Config, ConfigError
 
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
@@ -33,11 +35,15 @@ class RunFolder:
     Args:
         path: the folder.
         resume_from: a checkpoint to continue from, None for a fresh start.
+        lease: this process's claim on the folder; only the process that chose it has one.
     """
 
-    def __init__(self, path: Path, resume_from: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, resume_from: Path | None = None, lease: Lease | None = None
+    ) -> None:
         self.path = path
         self.resume_from = resume_from
+        self.lease = lease
 
     @property
     def checkpoints(self) -> Path:
@@ -45,45 +51,90 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @classmethod
+    def from_words(cls, words: list[str | None]) -> RunFolder:
+        """See :meth:`to_words`."""
+        path, resume_from = words
+        assert path is not None
+        return cls(Path(path), Path(resume_from) if resume_from else None)
+
+    def to_words(self) -> list[str | None]:
+        """What another process of the same run needs to know."""
+        return [str(self.path.absolute()), str(self.resume_from) if self.resume_from else None]
+
+    @classmethod
     def handed_down(cls) -> RunFolder | None:
         """The folder that the launching process chose, None where there was no such process."""
-        if HANDED_DOWN not in os.environ:
-            return None
-        path, resume_from = json.loads(os.environ[HANDED_DOWN])
-        return cls(Path(path), Path(resume_from) if resume_from else None)
+        words = os.environ.get(HANDED_DOWN)
+        return cls.from_words(json.loads(words)) if words else None
 
     @contextlib.contextmanager
     def hand_down(self) -> Iterator[None]:
         """Let processes launched inside the block find this folder."""
-        resume_from = str(self.resume_from) if self.resume_from else None
-        os.environ[HANDED_DOWN] = json.dumps([str(self.path.absolute()), resume_from])
+        os.environ[HANDED_DOWN] = json.dumps(self.to_words())
         try:
             yield
         finally:
             del os.environ[HANDED_DOWN]
 
     def create(self, config: Config) -> None:
-        """Make the folder, with config.yaml and environment.json."""
-        # Made anew where the run is new: two runs never share a folder.
-        self.path.mkdir(parents=True, exist_ok=self.resume_from is not None)
-        self.checkpoints.mkdir(exist_ok=True)
+        """Fill the folder with config.yaml and environment.json.
+
+        Raises:
+            ConfigError: where it cannot be written to.
+        """
         text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
-        (self.path / "config.yaml").write_text(text)
-        self.note(**describe_environment(), status="running", started=_now(), finished=None)
+        known = self.facts()
+        with _writable(self.path):
+            self.checkpoints.mkdir(exist_ok=True)
+            _replace(self.path / "config.yaml", text)
+            self.note(
+                **describe_environment(),
+                status="running",
+                started=known.get("started", _now()),
+                continued=[*known["continued"], _now()] if "continued" in known else [],
+                finished=None,
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What environment.json says; nothing where there is none."""
+        try:
+            content: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return content
 
     def note(self, **facts: Any) -> None:
         """Add facts to environment.json."""
-        file = self.path / "environment.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
-        file.write_text(json.dumps({**known, **facts}, indent=2) + "\n")
+        text = json.dumps({**self.facts(), **facts}, indent=2) + "\n"
+        _replace(self.path / "environment.json", text)
 
     def finish(self) -> None:
         """Mark the run as complete."""
         self.note(status="finished", finished=_now())
 
+    def release(self) -> None:
+        """Give up the claim on the folder."""
+        if self.lease is not None:
+            self.lease.release()
+
+
+def check_writable(config: Config) -> None:
+    """Try to write where the run's folder will be, before any work.
+
+    Raises:
+        ConfigError: where that fails.
+    """
+    wanted = (Path(config.checkpoint.dir) / config.method).absolute()
+    with _writable(wanted):
+        there = next(path for path in (wanted, *wanted.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b"x")
+
 
 def choose_folder(config: Config, warn: Callable[[str], None]) -> RunFolder:
     """A new folder, or that of the newest unfinished run of this config (``auto_resume``).
+
+    Either exists afterwards, and no other process has it.
 
     Args:
         config: of the run.
@@ -93,40 +144,87 @@ def choose_folder(config: Config, warn: Callable[[str], None]) -> RunFolder:
         ConfigError: where the checkpoint to resume from is not there, or damaged.
     """
     parent = Path(config.checkpoint.dir) / config.method
-    new = parent / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     if config.resume_from_checkpoint:
         checkpoint = Path(config.resume_from_checkpoint).expanduser()
         if not checkpoint.is_file():
             raise ConfigError(f"resume_from_checkpoint: there is no file {checkpoint}")
         read_checkpoint(checkpoint)  # says what is wrong with it, before anything is built
-        return RunFolder(new, checkpoint)
+        return _new_folder(parent, config.name, checkpoint)
     if config.auto_resume.enabled:
-        oldest = time.time() - 3600 * config.auto_resume.max_hours
         times = {
             folder: max(c.stat().st_mtime for c in checkpoints)
             for folder in parent.glob(f"{config.name}-*")
             if (checkpoints := list(folder.glob("checkpoints/*.ckpt")))
         }
         for folder in sorted(times, key=lambda f: times[f], reverse=True):
-            if times[folder] < oldest or not _is_unfinished(folder):
-                continue
-            differences = _differences(config, folder)
-            if differences:
-                warn(f"{folder} is not continued: another {', '.join(differences)}.")
-                continue
-            sound = newest_sound(folder / "checkpoints", warn)
-            if sound is not None:
-                return RunFolder(folder, sound)
-    return RunFolder(new)
+            found = _continue(folder, times[folder], config, warn)
+            if found is not None:
+                return found
+    return _new_folder(parent, config.name)
 
 
-def _is_unfinished(folder: Path) -> bool:
-    """Whether a run was cut short here and nobody is running it now."""
+def _new_folder(parent: Path, name: str, resume_from: Path | None = None) -> RunFolder:
+    """A folder that was not there before, whatever starts at the same moment."""
+    with _writable(parent):
+        while True:
+            path = parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            lease = claim(path)
+            assert isinstance(lease, Lease)
+            return RunFolder(path, resume_from, lease)
+
+
+def _continue(
+    path: Path, saved_at: float, config: Config, warn: Callable[[str], None]
+) -> RunFolder | None:
+    """An unfinished run, claimed, if it can be continued with this config."""
+    facts = RunFolder(path).facts()
+    if facts.get("status", "finished") == "finished":
+        return None
+    own_job = slurm_job() is not None and facts.get("slurm_job") == slurm_job()
+    differences = _differences(config, path)
+    if differences:
+        warn(f"{path} is not continued: another {', '.join(differences)}.")
+        return None
+    hours = (time.time() - saved_at) / 3600
+    if hours > config.auto_resume.max_hours and not own_job:  # a queue may be long
+        warn(
+            f"{path} is not continued: it was saved {hours:.0f} hours ago; it would be with "
+            f"++auto_resume.max_hours={hours + 1:.0f}."
+        )
+        return None
+    with _writable(path):
+        lease = claim(path)
+    if isinstance(lease, str):
+        warn(f"{path} is not continued: {lease} is running it.")
+        return None
+    sound = newest_sound(path / "checkpoints", warn)
+    if sound is not None and RunFolder(path).facts().get("status") != "finished":
+        return RunFolder(path, sound, lease)
+    lease.release()
+    return None
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Say what to change where a folder cannot be written to."""
     try:
-        facts = json.loads((folder / "environment.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return facts.get("status") != "finished" and not _is_running(facts)
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"checkpoint.dir: {path} cannot be written to ({error.strerror or error}); choose "
+            "another folder with ++checkpoint.dir=<folder>"
+        ) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file at once: whoever reads it sees the old or the new text."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def _differences(config: Config, folder: Path) -> list[str]:
@@ -153,19 +251,6 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _is_running(facts: dict[str, Any]) -> bool:
-    """Whether the process that wrote these facts is alive on this machine."""
-    if facts.get("host") != platform.node() or facts.get("pid") == os.getpid():
-        return False
-    try:
-        os.kill(int(facts["pid"]), 0)
-    except (KeyError, ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def describe_environment() -> dict[str, Any]:
     """Versions, device and git revision; no environment variables."""
     packages = ("torchvision", "pytorch-lightning", "timm", "numpy", "scipy")
@@ -180,7 +265,7 @@ def describe_environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
         "devices": torch.cuda.device_count() if cuda else 0,
         "cpus": os.cpu_count(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_job": slurm_job(),
         "git": git_revision(),
     }
 

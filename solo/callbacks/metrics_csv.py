@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,22 @@ from pytorch_lightning.utilities import rank_zero_only
 class MetricsCSV(Logger):
     """Append each step's values to a CSV file; a new name adds a column.
 
-    Every row is on disk when ``log_metrics`` returns. A resumed run drops the rows from its first
-    step on, which it is about to write again.
+    Every row is on disk when ``log_metrics`` returns, unless the disk is full: then rows wait, and
+    are written with the next one that fits. A resumed run drops the rows from its first step on,
+    which it is about to write again.
+
+    Args:
+        path: the file.
+        warn: told once that it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         super().__init__()
         self.path = path
+        self.warn = warn
         self._columns: list[str] | None = None
+        self._waiting: list[dict[str, Any]] = []
+        self._warned = False
 
     @property
     def name(self) -> str:
@@ -39,36 +49,59 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Write one row."""
-        row = {"step": step, **metrics}
+        self._waiting.append({"step": step, **metrics})
+        try:
+            self._write()
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                self.warn(
+                    f"{self.path} cannot be written to ({error}); training goes on, and its rows "
+                    "are written as soon as they can be."
+                )
+
+    def _write(self) -> None:
+        """Append the rows that wait: all of them or, where that fails, none."""
         if self._columns is None:
-            kept = [old for old in self._read() if step is None or int(old["step"]) < step]
-            self._columns = list(dict.fromkeys([*self._header(), "epoch", "step"]))
-            self._rewrite(kept)
-        new = [name for name in row if name not in self._columns]
+            start = self._waiting[0]["step"]
+            kept = [old for old in self._read() if start is None or int(old["step"]) < start]
+            columns = list(dict.fromkeys([*self._header(), "epoch", "step"]))
+            self._rewrite(kept, columns)
+        assert self._columns is not None
+        new = [name for row in self._waiting for name in row if name not in self._columns]
         if new:
-            old_rows = self._read()
-            self._columns += new
-            self._rewrite(old_rows)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+            self._rewrite(self._read(), [*self._columns, *dict.fromkeys(new)])
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerows(self._waiting)
+        except OSError:
+            os.truncate(self.path, size)  # no half a row
+            raise
+        self._waiting.clear()
 
     def _read(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(self._lines()))
 
     def _header(self) -> list[str]:
+        return next(csv.reader(self._lines()), [])
+
+    def _lines(self) -> list[str]:
+        """Whole lines; a crash may have cut the last one."""
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            return next(csv.reader(file), [])
+            return [line for line in file if line.endswith("\n")]
 
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        assert self._columns is not None
+    def _rewrite(self, rows: list[dict[str, str]], columns: list[str]) -> None:
         partial = self.path.with_suffix(".csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.path)
+        try:
+            with partial.open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows(rows)
+            partial.replace(self.path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        self._columns = columns

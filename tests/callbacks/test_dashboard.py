@@ -1,0 +1,107 @@
+"""Weights & Biases in its real offline mode."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from test_pretrain import rows, words_of
+
+from solo.callbacks.dashboard import logged_steps
+
+ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., CompletedProcess[str]]
+
+
+def words(folder: Path) -> list[str]:
+    options: dict[str, Any] = {
+        "wandb": {"enabled": True},
+        "auto_resume": {"enabled": True},
+        "checkpoint": {"dir": str(folder), "every_n_steps": 10},
+        "data": {"num_workers": 0},
+        "method_kwargs": {"num_projections": 40, "logging_interval": 1},
+        "optimizer": {"batch_size": 32},
+        "accelerator": "cpu",
+        "max_epochs": 2,
+    }
+    return ["main_pretrain.py", *words_of(options)]
+
+
+def test_a_killed_run_stays_one_run(tmp_path: Path, command: Command) -> None:
+    """Every step is in the offline files once; and no secret is in any file."""
+    secrets = {
+        "WANDB_API_KEY": "f00d" * 10,
+        "HF_TOKEN": "hf_a1b2c3d4e5f6",
+        "MY_PASSWORD": "sesame!",
+    }
+    process = subprocess.Popen(
+        [sys.executable, *words(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "WANDB_MODE": "offline", **secrets},
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 100
+    while not any(len(rows(file.parent)) > 75 for file in tmp_path.glob("*/*/metrics.csv")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder,) = tmp_path.glob("*/*")
+    command(*words(tmp_path), WANDB_MODE="offline", **secrets)
+    assert [folder] == list(tmp_path.glob("*/*"))
+    files = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == 2 and all(file.name == f"run-{folder.name}.wandb" for file in files)
+    steps = [step for file in files for step in logged_steps(file)]
+    assert sorted(steps) == sorted({int(row["step"]) for row in rows(folder)})
+    assert len(steps) == len(set(steps)) == 88
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(written) > 10
+    for file in written:
+        content = file.read_bytes()
+        for secret in secrets.values():
+            assert secret.encode() not in content, file
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["status"] == "finished" and len(environment["continued"]) == 1
+
+
+def test_nobody_answers(tmp_path: Path, command: Command) -> None:
+    """The run is kept offline and says so; a wrong key needs no network to be refused."""
+    some = [*words(tmp_path), "max_epochs=1", "limit_train_batches=2", "scheduler.warmup_epochs=0"]
+    done = command(*some, WANDB_API_KEY="f00d" * 10, WANDB_BASE_URL="http://127.0.0.1:9")
+    assert "wandb cannot be reached at http://127.0.0.1:9" in done.stdout
+    assert "kept offline" in done.stdout
+    (file,) = tmp_path.glob("*/*/wandb/offline-run-*/*.wandb")
+    assert list(logged_steps(file)) == [0, 1]
+
+
+def test_a_file_that_was_cut(tmp_path: Path) -> None:
+    """Steps up to the cut, whatever is left of the file."""
+    import wandb
+
+    with wandb.init(mode="offline", dir=tmp_path, settings={"silent": True}) as run:
+        for step in range(400):
+            run.log({f"value{i}": float(i) for i in range(20)}, step=step)
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert file.stat().st_size > 2 * 2**15
+    assert list(logged_steps(file)) == list(range(400))
+    content = file.read_bytes()
+    for size in (0, 5, 7, 9, 2**15, 2**15 + 3, len(content) // 2):
+        file.write_bytes(content[:size])
+        found = list(logged_steps(file))
+        assert found == list(range(len(found)))
+        assert size < 2**15 or 0 < len(found) < 400
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)

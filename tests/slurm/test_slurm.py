@@ -1,0 +1,175 @@
+"""Job scripts on a real Slurm of one node; needs the packages slurm-wlm and munge, and root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from test_pretrain import rows
+
+from solo.callbacks.checkpoint_io import read_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+HAS_SLURM = all(map(shutil.which, ("slurmctld", "slurmd", "munged"))) and os.getuid() == 0
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not HAS_SLURM, reason="needs root, and packages slurm-wlm and munge"),
+]
+
+
+class Slurm:
+    """Commands to the cluster of the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.folder = folder
+        self.env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
+        self.env["OMP_NUM_THREADS"] = "1"
+
+    def __call__(self, *words: str) -> str:
+        done = subprocess.run(
+            words, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout.strip()
+
+    def submit(self, script: str, *options: str) -> str:
+        """Options of sbatch, then "--", then arguments of the job script; the job's number."""
+        at = options.index("--") if "--" in options else len(options)
+        log = f"--output={self.folder}/%j.out"
+        script = script if script == "--wrap=true" else f"sbatch_scripts/{script}"
+        job = self("sbatch", "--parsable", log, *options[:at], script, *options[at + 1 :])
+        return job
+
+    def state(self, job: str) -> str:
+        text = self("scontrol", "show", "job", job)
+        return text.split("JobState=")[1].split()[0]
+
+    def log(self, job: str) -> str:
+        return "\n".join(file.read_text() for file in sorted(self.folder.glob(f"{job}*.out")))
+
+    def wait(self, job: str, until: Callable[[], bool], seconds: float = 150) -> None:
+        deadline = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < deadline, (self.state(job), self.log(job))
+            time.sleep(0.2)
+
+    def finish(self, job: str) -> str:
+        self.wait(job, lambda: self.state(job) not in ("PENDING", "RUNNING", "COMPLETING"))
+        return self.state(job)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    folder = tmp_path_factory.mktemp("slurm")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = str(ROOT / "tests/slurm/cluster.sh")
+    subprocess.run([script, "start", str(folder), str(port)], check=True)
+    cluster = Slurm(folder)
+    try:
+        deadline = time.monotonic() + 60
+        while "idle" not in cluster("sinfo", "--noheader", "--format=%T"):
+            assert time.monotonic() < deadline, (folder / "slurmctld.log").read_text()
+            time.sleep(0.2)
+        yield cluster
+    finally:
+        subprocess.run([script, "stop", str(folder)], check=False)
+
+
+CPU = ("--gpus-per-node=0", "--cpus-per-task=1", "--time=20", "--mem=0")
+SMALL = (
+    "method_kwargs.num_projections=40",
+    "method_kwargs.logging_interval=1",
+    "data.num_workers=0",
+    "optimizer.batch_size=32",
+    "accelerator=cpu",
+    "limit_train_batches=40",
+)
+
+
+def test_a_preempted_job_is_requeued_and_ends_the_same(slurm: Slurm, tmp_path: Path) -> None:
+    """Two processes; a job of higher priority takes the node in the middle of the run."""
+
+    def submit(folder: Path) -> str:
+        two = ("--nodes=1", "--ntasks-per-node=2", "--partition=low", *CPU)
+        words = (*SMALL, "max_epochs=3", f"checkpoint.dir={folder}")
+        return slurm.submit("multi_node.sh", *two, "--", *words)
+
+    whole = submit(tmp_path / "whole")
+    assert slurm.finish(whole) == "COMPLETED", slurm.log(whole)
+
+    job = submit(tmp_path / "cut")
+    slurm.wait(job, lambda: len(list((tmp_path / "cut").glob("*/*/metrics.csv"))) == 1)
+    (cut,) = (tmp_path / "cut").glob("*/*")
+    slurm.wait(job, lambda: len(rows(cut)) > 10)
+    urgent = slurm.submit("--wrap=true", "--partition=high", "--ntasks=2")
+    assert slurm.finish(urgent) == "COMPLETED"
+    slurm.wait(job, lambda: slurm.state(job) == "PENDING")
+    assert "SIGTERM: saved" in slurm.log(job)
+    saved = int(read_checkpoint(cut / "checkpoints/last.ckpt")["global_step"])
+    assert 0 < saved < 120
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait two minutes
+    assert slurm.finish(job) == "COMPLETED", slurm.log(job)
+    assert "continuing from" in slurm.log(job)
+
+    (expected,) = (tmp_path / "whole").glob("*/*")
+    contents = [read_checkpoint(run / "checkpoints/last.ckpt") for run in (expected, cut)]
+    for name, value in contents[0]["state_dict"].items():
+        assert value.equal(contents[1]["state_dict"][name]), name
+    assert rows(cut) == rows(expected)
+
+
+def test_the_end_of_its_time_and_a_cancelled_job(slurm: Slurm, tmp_path: Path) -> None:
+    """SIGUSR1 before the end of its time requeues a job; scancel does not."""
+    words = (*SMALL, "max_epochs=100", "scheduler.warmup_epochs=1", f"checkpoint.dir={tmp_path}")
+    job = slurm.submit("one_gpu.sh", *CPU, "--", *words)
+
+    def training() -> bool:
+        return any(
+            len(rows(run)) > 5 for run in tmp_path.glob("*/*") if (run / "metrics.csv").exists()
+        )
+
+    slurm.wait(job, training)
+    slurm("scancel", "--signal=USR1", job)  # what --signal=USR1@120 does, without the wait
+    slurm.wait(job, lambda: slurm.state(job) == "PENDING")
+    assert "SIGUSR1: saved" in slurm.log(job)
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.wait(job, lambda: "continuing from" in slurm.log(job))
+    slurm("scancel", job)
+    assert slurm.finish(job) == "CANCELLED"
+
+
+def test_an_array_sweeps_mu_and_p(slurm: Slurm, tmp_path: Path) -> None:
+    words = (*SMALL, "max_epochs=1", "limit_train_batches=2", f"checkpoint.dir={tmp_path}")
+    job = slurm.submit("sweep_mu_p.sh", "--array=0,10", *CPU, "--", *words)
+    for task in (f"{job}_0", f"{job}_10"):
+        assert slurm.finish(task) == "COMPLETED", slurm.log("")
+    names = sorted(path.name.rsplit("-", 3)[0] for path in tmp_path.glob("*/sweep-*"))
+    assert names == [f"sweep-{job}-mu-3-p0.5", f"sweep-{job}-mu0-p1"]
+
+
+def test_a_sweep_from_the_login_node(slurm: Slurm, tmp_path: Path) -> None:
+    """Hydra's submitit launcher: one job for each value; this command waits for all."""
+    launcher = (
+        "hydra/launcher=submitit_slurm",
+        "hydra.launcher.partition=high",
+        "hydra.launcher.timeout_min=10",
+        "hydra.launcher.cpus_per_task=1",
+        "hydra.launcher.mem_gb=1",
+    )
+    words = ("max_epochs=1", "limit_train_batches=2", f"checkpoint.dir={tmp_path}", *SMALL[:-1])
+    sweep = ("-m", "method_kwargs.target_l0=0.25,0.5")
+    slurm(sys.executable, "main_pretrain.py", *sweep, *launcher, *words)
+    found = sorted(tmp_path.glob("rectified_lpjepa/*/config.yaml"))
+    assert len(found) == 2
+    texts = "".join(file.read_text() for file in found)
+    assert "target_l0: 0.25" in texts and "target_l0: 0.5" in texts

@@ -1,6 +1,6 @@
 """Run all benchmarks: a table on the screen, a JSON file beside this one.
 
-python -m benchmarks [losses|steps] …
+python -m benchmarks [losses|steps|saving] …
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from benchmarks import losses, steps
+from benchmarks import losses, saving, steps
 from benchmarks.measure import Row, device_name, table
 
-GROUPS = {"losses": losses.rows, "steps": steps.rows}
+GROUPS = {"losses": losses.rows, "steps": steps.rows, "saving": saving.rows}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -127,23 +128,10 @@ def step_rows() -> Iterator[Row]:
     """Whole steps of each recipe."""
     digits = yaml.safe_load((ROOT / "scripts/pretrain/digits/rectified_lpjepa.yaml").read_text())
     yield _step("digits recipe", digits, repeats=8)
-    cifar = yaml.safe_load(
-        (ROOT / "scripts/pretrain/cifar/rectified_lpjepa_cifar100.yaml").read_text()
-    )
     batch = 256 if device().type == "cuda" else 64
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        _image_tree(root, batch, 32, 2)
-        small = {"dataset": "custom", "train_path": str(root), "num_workers": 0}
-        cifar["data"] = small
-        cifar["optimizer"]["batch_size"] = batch
-        cifar |= {"devices": 1, "accelerator": "auto", "precision": "32", "strategy": "auto"}
-        yield _step(
-            f"ResNet-18 at CIFAR size, batch {batch}",
-            cifar,
-            repeats=3,
-            source=cifar_like(),
-        )
+    with cifar_config(batch) as cifar:
+        label = f"ResNet-18 at CIFAR size, batch {batch}"
+        yield _step(label, cifar, repeats=3, source=cifar_like())
     for name, label in (("imagenet", "ResNet-50"), ("vit", "ViT-S/16")):
         path = ROOT / f"scripts/pretrain/imagenet-100/rectified_lpjepa_{name}.yaml"
         config = yaml.safe_load(path.read_text())
@@ -156,6 +144,19 @@ def step_rows() -> Iterator[Row]:
             config |= {"devices": 1, "accelerator": "auto", "precision": "32", "strategy": "auto"}
             config["sync_batchnorm"] = False
             yield _step(f"{label} at ImageNet size, batch {batch}", config, repeats=2)
+
+
+@contextlib.contextmanager
+def cifar_config(batch: int) -> Iterator[dict[str, Any]]:
+    """The ResNet-18 recipe on one device, with a few files in place of CIFAR-100."""
+    path = ROOT / "scripts/pretrain/cifar/rectified_lpjepa_cifar100.yaml"
+    config = yaml.safe_load(path.read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        _image_tree(Path(folder), batch, 32, 2)
+        config["data"] = {"dataset": "custom", "train_path": folder, "num_workers": 0}
+        config["optimizer"]["batch_size"] = batch
+        config |= {"devices": 1, "accelerator": "auto", "precision": "32", "strategy": "auto"}
+        yield config
 
 
 def _step(

@@ -264,6 +264,35 @@ def test_a_signal_inside_this_process(tmp_path: Path, monkeypatch: pytest.Monkey
     assert comparable(folder / "metrics.csv") == comparable(whole.folder / "metrics.csv")
 
 
+def test_a_launcher_that_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit's way: SIGUSR2 requeues once the state is saved; at SIGTERM the run only saves."""
+    heard: list[tuple[int, int]] = []
+
+    def launcher(number: int, frame: Any) -> None:
+        newest = read_checkpoint(next(tmp_path.glob("*/*/checkpoints/last.ckpt")))
+        heard.append((number, newest["global_step"]))
+
+    plain = SSLMethod.training_step
+    signals = {2: signal.SIGTERM, 7: signal.SIGUSR2}
+
+    def training_step(self: SSLMethod, batch: Any, index: int) -> Any:
+        if self.trainer.global_step in signals:
+            os.kill(os.getpid(), signals[self.trainer.global_step])
+        return plain(self, batch, index)
+
+    monkeypatch.setattr(SSLMethod, "training_step", training_step)
+    before = [signal.signal(number, launcher) for number in signals.values()]
+    try:
+        with pytest.raises(RunInterrupted) as caught:
+            run(options(tmp_path, checkpoint={"every_n_steps": None, "frequency": 100}))
+    finally:
+        for number, handler in zip(signals.values(), before):
+            signal.signal(number, handler)
+    assert caught.value.code == 128 + signal.SIGUSR2 and heard == [(signal.SIGUSR2, 8)]
+    previous = read_checkpoint(next(tmp_path.glob("*/*/checkpoints/previous.ckpt")))
+    assert previous["global_step"] == 3  # after the step of the SIGTERM
+
+
 def checkpoint(value: float = 1.0) -> dict[str, Any]:
     return {"state_dict": {"w": torch.full((1000,), value)}, "global_step": int(value)}
 

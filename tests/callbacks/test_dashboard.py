@@ -36,6 +36,7 @@ def words(folder: Path) -> list[str]:
     return ["main_pretrain.py", *words_of(options)]
 
 
+@pytest.mark.slow
 def test_a_killed_run_stays_one_run(tmp_path: Path, command: Command) -> None:
     """Every step is in the offline files once; and no secret is in any file."""
     secrets = {

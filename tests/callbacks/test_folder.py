@@ -56,6 +56,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.slow
 def test_runs_started_at_the_same_moment(tmp_path: Path) -> None:
     """Of four, one continues the unfinished run; all have folders of their own."""
     path = unfinished(tmp_path)

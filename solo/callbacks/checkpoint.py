@@ -15,7 +15,7 @@ from rich.console import Console
 
 from solo import distributed
 from solo.callbacks.checkpoint_io import LAST, SafeCheckpointIO
-from solo.config import Config
+from solo.config import RunConfig
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # submitit's signal before a job's end: heeded where it listens, which requeues the job.
@@ -54,7 +54,7 @@ class Checkpoints(pl.Callback):
     """
 
     def __init__(
-        self, config: Config, folder: Path, io: SafeCheckpointIO, console: Console
+        self, config: RunConfig, folder: Path, io: SafeCheckpointIO, console: Console
     ) -> None:
         self.config, self.folder, self.io, self.console = config, folder, io, console
         self._saved_step = -1

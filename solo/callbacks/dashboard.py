@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from solo.callbacks.folder import RunFolder
-from solo.config import Config
+from solo.config import RunConfig
 
 
 class Dashboard(WandbLogger):
@@ -31,7 +31,7 @@ class Dashboard(WandbLogger):
         mode: "online" or "offline".
     """
 
-    def __init__(self, config: Config, folder: RunFolder, mode: str) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, mode: str) -> None:
         continued = folder.resume_from is not None
         super().__init__(
             name=folder.path.name,
@@ -77,7 +77,7 @@ class Dashboard(WandbLogger):
 
 
 def open_dashboard(
-    config: Config, folder: RunFolder, is_first: bool, say: Callable[[str], None]
+    config: RunConfig, folder: RunFolder, is_first: bool, say: Callable[[str], None]
 ) -> Dashboard:
     """Start the dashboard's run, offline where it must be.
 

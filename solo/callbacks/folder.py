@@ -21,7 +21,7 @@ import yaml
 
 from solo.callbacks.checkpoint_io import newest_sound, read_checkpoint
 from solo.callbacks.lease import Lease, claim, slurm_job
-from solo.config import Config, ConfigError
+from solo.config import ConfigError, RunConfig
 
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
 
@@ -76,7 +76,7 @@ class RunFolder:
         finally:
             del os.environ[HANDED_DOWN]
 
-    def create(self, config: Config) -> None:
+    def create(self, config: RunConfig) -> None:
         """Fill the folder with config.yaml and environment.json.
 
         Raises:
@@ -118,20 +118,20 @@ class RunFolder:
             self.lease.release()
 
 
-def check_writable(config: Config) -> None:
+def check_writable(config: RunConfig) -> None:
     """Try to write where the run's folder will be, before any work.
 
     Raises:
         ConfigError: where that fails.
     """
-    wanted = (Path(config.checkpoint.dir) / config.method).absolute()
+    wanted = (Path(config.checkpoint.dir) / config.kind).absolute()
     with _writable(wanted):
         there = next(path for path in (wanted, *wanted.parents) if path.exists())
         with tempfile.TemporaryFile(dir=there) as probe:
             probe.write(b"x")
 
 
-def choose_folder(config: Config, warn: Callable[[str], None]) -> RunFolder:
+def choose_folder(config: RunConfig, warn: Callable[[str], None]) -> RunFolder:
     """A new folder, or that of the newest unfinished run of this config (``auto_resume``).
 
     Either exists afterwards, and no other process has it.
@@ -143,7 +143,7 @@ def choose_folder(config: Config, warn: Callable[[str], None]) -> RunFolder:
     Raises:
         ConfigError: where the checkpoint to resume from is not there, or damaged.
     """
-    parent = Path(config.checkpoint.dir) / config.method
+    parent = Path(config.checkpoint.dir) / config.kind
     if config.resume_from_checkpoint:
         checkpoint = Path(config.resume_from_checkpoint).expanduser()
         if not checkpoint.is_file():
@@ -178,7 +178,7 @@ def _new_folder(parent: Path, name: str, resume_from: Path | None = None) -> Run
 
 
 def _continue(
-    path: Path, saved_at: float, config: Config, warn: Callable[[str], None]
+    path: Path, saved_at: float, config: RunConfig, warn: Callable[[str], None]
 ) -> RunFolder | None:
     """An unfinished run, claimed, if it can be continued with this config."""
     facts = RunFolder(path).facts()
@@ -227,7 +227,7 @@ def _replace(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _differences(config: Config, folder: Path) -> list[str]:
+def _differences(config: RunConfig, folder: Path) -> list[str]:
     """Keys of another value in the folder's config that change what comes out."""
     try:
         saved = yaml.safe_load((folder / "config.yaml").read_text())

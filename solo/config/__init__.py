@@ -7,13 +7,14 @@ key, the value that was given and what to write in its place.
 """
 
 from solo.config.resolve import declared_keys, resolve, unknown_name
-from solo.config.schema import Augmentation, Config
+from solo.config.schema import Augmentation, Config, RunConfig
 from solo.config.section import ConfigError, RunError, Section, fault
 
 __all__ = [
     "Augmentation",
     "Config",
     "ConfigError",
+    "RunConfig",
     "RunError",
     "Section",
     "declared_keys",

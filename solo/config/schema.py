@@ -240,19 +240,13 @@ class WandB(Section):
 PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed", "64", "64-true")
 
 
-class Config(Section):
-    """A whole pretraining run."""
+class RunConfig(Section):
+    """What everything that trains has in common."""
 
     name: str = "run"
     """First part of the run folder's name."""
-    method: str = "rectified_lpjepa"
-    """What is trained: a name from solo/methods."""
     seed: int = Field(5, ge=0)
     """Every random draw of the run follows from it."""
-    backbone: Backbone = Backbone()
-    """The network."""
-    method_kwargs: Any = Field(default_factory=dict)
-    """The method's own options, declared in solo/methods."""
     data: Data = Data()
     """The images."""
     augmentations: list[Augmentation] = Field(
@@ -281,20 +275,10 @@ class Config(Section):
     """Whether an unfinished run goes on."""
     resume_from_checkpoint: str | None = None
     """A checkpoint of the same config to continue from."""
-    knn_eval: KNNEval = KNNEval()
-    """Online kNN."""
-    linear_probe: LinearProbe = LinearProbe()
-    """The online linear probe."""
-    mlp_probe: MLPProbe = MLPProbe()
-    """Online MLP probes."""
     wandb: WandB = WandB()
     """Dashboard."""
     channels_last: bool = True
     """Memory format of images and convolutions."""
-
-    compile: bool = False
-    """Compile backbone and projector with torch.compile; the first steps take minutes. On a CPU it
-    needs a C++ compiler."""
 
     # Lightning's Trainer arguments.
     max_epochs: Positive = 100
@@ -346,7 +330,7 @@ class Config(Section):
         return data
 
     @model_validator(mode="after")
-    def _consistent(self) -> Config:
+    def _consistent(self) -> RunConfig:
         if self.precision not in PRECISIONS:
             raise fault(f"precision is {self.precision!r}; choose from {', '.join(PRECISIONS)}")
         if isinstance(self.devices, str) and self.devices not in ("auto", "-1"):
@@ -365,10 +349,44 @@ class Config(Section):
             raise fault("scheduler.name is step, but scheduler.lr_decay_steps lists no epochs")
         if not self.name or re.search(r"[/\\\s]", self.name):
             raise fault(f"name is {self.name!r}; it names a folder: no slash, no space")
-        if sum(entry.num_crops for entry in self.augmentations) < 2:
-            raise fault("augmentations make one view an image; at least 2 are needed (num_crops)")
         return self
+
+    @property
+    def kind(self) -> str:
+        """The folder under ``checkpoint.dir`` that runs of this kind go to."""
+        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved config as plain values, fit for YAML and for a checkpoint."""
         return self.model_dump(mode="json")
+
+
+class Config(RunConfig):
+    """A whole pretraining run."""
+
+    method: str = "rectified_lpjepa"
+    """What is trained: a name from solo/methods."""
+    backbone: Backbone = Backbone()
+    """The network."""
+    method_kwargs: Any = Field(default_factory=dict)
+    """The method's own options, declared in solo/methods."""
+    knn_eval: KNNEval = KNNEval()
+    """Online kNN."""
+    linear_probe: LinearProbe = LinearProbe()
+    """The online linear probe."""
+    mlp_probe: MLPProbe = MLPProbe()
+    """Online MLP probes."""
+    compile: bool = False
+    """Compile backbone and projector with torch.compile; the first steps take minutes. On a CPU it
+    needs a C++ compiler."""
+
+    @model_validator(mode="after")
+    def _enough_views(self) -> Config:
+        if sum(entry.num_crops for entry in self.augmentations) < 2:
+            raise fault("augmentations make one view an image; at least 2 are needed (num_crops)")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The method's name."""
+        return self.method

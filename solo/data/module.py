@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from solo import distributed
-from solo.config import Config, ConfigError
+from solo.config import ConfigError, RunConfig
 from solo.data.batches import (
     Batch,
     ResumableLoader,
@@ -33,7 +33,7 @@ class ImageData(pl.LightningDataModule):
         ConfigError: as :func:`load_splits` does, and for a batch larger than the data.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunConfig) -> None:
         super().__init__()
         self.config = config
         self.spec = dataset_spec(config.data.dataset)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR
 
-from solo.config import Config, Section
+from solo.config import RunConfig, Section
 from solo.optim.lars import LARS
 from solo.optim.schedule import LinearWarmupCosineAnnealingLR
 
@@ -81,7 +81,7 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
+def build_optimizer(config: RunConfig, groups: list[dict[str, Any]]) -> Optimizer:
     """The configured optimizer over groups that carry their own rate and weight decay."""
     kwargs = config.optimizer.kwargs.model_dump()
     # Fused kernels unscale 16-bit gradients themselves, too late for clipping.
@@ -93,7 +93,7 @@ def build_optimizer(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
 
 
 def build_scheduler(
-    config: Config, optimizer: Optimizer, steps_per_epoch: float, total_steps: int
+    config: RunConfig, optimizer: Optimizer, steps_per_epoch: float, total_steps: int
 ) -> LRScheduler | None:
     """The configured schedule, None for constant rates.
 

@@ -1,34 +1,26 @@
-"""``run(cfg)``: a pretraining run from its config to its results."""
+"""What every kind of training run does alike: trainer, folder, loggers, and a clean end."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import sys
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
-from rich.table import Table
 
 from solo import distributed
 from solo.callbacks import (
-    Checkpoints,
-    HealthMonitor,
-    KNNMonitor,
     MetricsCSV,
     RunFolder,
-    RunProgress,
-    SparsityMonitor,
     check_writable,
     choose_folder,
     close_dashboard,
@@ -37,41 +29,37 @@ from solo.callbacks import (
 from solo.callbacks.checkpoint import RunInterrupted
 from solo.callbacks.checkpoint_io import LAST, SafeCheckpointIO
 from solo.callbacks.health import explain
-from solo.config import Config, ConfigError, RunError
+from solo.config import ConfigError, RunConfig, RunError
 from solo.data import ImageData
-from solo.methods import SSLMethod, build_method, resolve_config
-from solo.report import write_report
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-class Result(NamedTuple):
-    """Where a run's files are, and its last metrics."""
+def prepare(config: RunConfig) -> tuple[Console, dict[str, Any]]:
+    """What can be checked before anything is built: the machine, and where results will go.
 
-    folder: Path
-    metrics: dict[str, float]
-
-
-def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
-    """Train the configured method and say where the results are.
+    Returns:
+        A console (silent on other processes than the first), and the trainer's arguments that
+        depend on the machine.
 
     Raises:
-        ConfigError: for anything in the config that cannot be run, before any long work.
+        ConfigError: where the config asks for what is not there.
     """
     _quiet()
-    config = resolve_config(cfg)
     console = Console(quiet=not distributed.is_first_launched(), highlight=False, markup=False)
-    trainer_options = hardware_options(config, console)
+    options = hardware_options(config, console)
     if distributed.is_first_launched():
         check_writable(config)
-    data = ImageData(config)
-    method = build_method(config, data)
-    if config.compile:
-        method.backbone.compile()
-        method.projector.compile()
+    return console, options
+
+
+def build_trainer(
+    config: RunConfig, data: ImageData, options: dict[str, Any], console: Console
+) -> tuple[pl.Trainer, SafeCheckpointIO]:
+    """The trainer, without callbacks and loggers, and what writes its checkpoints."""
     io = SafeCheckpointIO(lambda text: console.print(text, soft_wrap=True))
     trainer = pl.Trainer(
-        **trainer_options,
+        **options,
         plugins=[io, *cluster_plugins()],
         max_epochs=config.max_epochs,
         max_steps=config.max_steps,
@@ -94,33 +82,30 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
         logger=False,
         default_root_dir=config.checkpoint.dir,
     )
-    trainer.log_every_n_steps = data.logging_interval(  # type: ignore[attr-defined]
-        config.method_kwargs.logging_interval, trainer.world_size
-    )
+    return trainer, io
+
+
+@contextlib.contextmanager
+def run_folder(config: RunConfig, trainer: pl.Trainer, console: Console) -> Iterator[RunFolder]:
+    """The run's folder, filled, and this run's until the block ends."""
     folder = agree_on_folder(config, trainer, console)
     try:
         if trainer.is_global_zero:
             folder.create(config)
-        announce(console, config, method, data, folder)
-        trainer.callbacks += callbacks(config, data, folder, io, console)  # type: ignore[attr-defined]
-        trainer.loggers = loggers(config, folder, trainer.is_global_zero, console)
-        started = time.monotonic()
-        fit(trainer, method, data, folder, console)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if trainer.is_global_zero:
-            folder.finish()
-            seconds = time.monotonic() - started
-            report(console, folder)
-            summarize(console, metrics, folder, seconds, method.kwargs.is_rectified)
+        yield folder
     finally:
         if config.wandb.enabled:
             close_dashboard()
         folder.release()
-    return Result(folder.path, metrics)
 
 
 def fit(
-    trainer: pl.Trainer, method: SSLMethod, data: ImageData, folder: RunFolder, console: Console
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: ImageData,
+    folder: RunFolder,
+    console: Console,
+    script: str,
 ) -> None:
     """Train; where that ends early, say why and how the run goes on.
 
@@ -129,8 +114,8 @@ def fit(
         RunError: where the loss is no number, or another process of the run is gone.
     """
     try:
-        with distributed.closed_afterwards(), folder.hand_down(), _children_read(folder):
-            trainer.fit(method, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
+        with distributed.closed_afterwards(), folder.hand_down(), _children_read(folder, script):
+            trainer.fit(module, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
     except RunInterrupted as interruption:
         if trainer.is_global_zero:
             say_how_to_go_on(console, interruption, folder)
@@ -143,7 +128,7 @@ def fit(
         raise RunError(f"{reason} {how_to_go_on(folder)}") from error
 
 
-def hardware_options(config: Config, console: Console) -> dict[str, Any]:
+def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
     """Trainer arguments that depend on the machine, checked against it.
 
     Raises:
@@ -187,7 +172,7 @@ def hardware_options(config: Config, console: Console) -> dict[str, Any]:
     }
 
 
-def agree_on_folder(config: Config, trainer: pl.Trainer, console: Console) -> RunFolder:
+def agree_on_folder(config: RunConfig, trainer: pl.Trainer, console: Console) -> RunFolder:
     """The same folder on every process, whoever launched them."""
 
     def warn(text: str) -> None:
@@ -204,18 +189,7 @@ def agree_on_folder(config: Config, trainer: pl.Trainer, console: Console) -> Ru
     return choose_folder(config, warn)
 
 
-def callbacks(
-    config: Config, data: ImageData, folder: RunFolder, io: SafeCheckpointIO, console: Console
-) -> list[pl.Callback]:
-    """What watches the run."""
-    chosen: list[pl.Callback] = [HealthMonitor(), SparsityMonitor()]
-    if config.knn_eval.enabled and data.num_classes and not data.multilabel:
-        chosen.append(KNNMonitor(config, data.num_classes))
-    saving = Checkpoints(config, folder.checkpoints, io, console)
-    return [*chosen, saving, RunProgress(console)]
-
-
-def loggers(config: Config, folder: RunFolder, is_first: bool, console: Console) -> list[Logger]:
+def loggers(config: RunConfig, folder: RunFolder, is_first: bool, console: Console) -> list[Logger]:
     """metrics.csv always, Weights & Biases where it is enabled."""
 
     def say(text: str) -> None:
@@ -230,45 +204,6 @@ def loggers(config: Config, folder: RunFolder, is_first: bool, console: Console)
 def cluster_plugins() -> list[SLURMEnvironment]:
     """Under srun, Lightning's own environment without its own way to requeue."""
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-
-
-def announce(
-    console: Console, config: Config, method: SSLMethod, data: ImageData, folder: RunFolder
-) -> None:
-    """Say what is about to run."""
-    millions = sum(p.numel() for p in method.learnable_parameters()) / 1e6
-    views = sum(entry.num_crops for entry in config.augmentations)
-    console.print(
-        f"{config.method} on {config.data.dataset}: {len(data.train)} images, "
-        f"{views} views each; {config.backbone.name} and projector, {millions:.1f} M parameters",
-        soft_wrap=True,
-    )
-    if "expected_l0" in method.facts:
-        console.print(f"expected l0 {method.facts['expected_l0']:.3f}")
-    if folder.resume_from:
-        console.print(f"continuing from {folder.resume_from}", soft_wrap=True)
-    console.print(f"folder: {folder.path}", soft_wrap=True)
-
-
-def summarize(
-    console: Console, metrics: dict[str, float], folder: RunFolder, seconds: float, sparse: bool
-) -> None:
-    """The closing table."""
-    rows = {
-        "linear probe, backbone (val_acc1)": ("val_acc1", "{:.2f} %"),
-        "linear probe, projector (val_proj_acc1)": ("val_proj_acc1", "{:.2f} %"),
-        "kNN, backbone (val_knn_acc1)": ("val_knn_acc1", "{:.2f} %"),
-        "expected l0": ("expected_l0", "{:.3f}"),
-        "measured l0 (val_l0_sparsity_metric)": ("val_l0_sparsity_metric", "{:.3f}"),
-    }
-    table = Table(show_header=False, box=None)
-    for label, (name, form) in rows.items():
-        if name in metrics and (sparse or "l0" not in name):
-            table.add_row(label, form.format(metrics[name]))
-    minutes, rest = divmod(round(seconds), 60)
-    table.add_row("training time", f"{minutes} min {rest:02d} s")
-    console.print(table)
-    console.print(f"folder: {folder.path}", soft_wrap=True)
 
 
 def say_how_to_go_on(console: Console, interruption: RunInterrupted, folder: RunFolder) -> None:
@@ -291,23 +226,15 @@ def how_to_go_on(folder: RunFolder) -> str:
     )
 
 
-def report(console: Console, folder: RunFolder) -> None:
-    """Write report.html; where that fails, say why: the run itself is done."""
-    try:
-        write_report(folder.path)
-    except Exception as error:  # whatever it is, it must not fail a finished run
-        console.print(f"No report was written ({error!r}); python -m solo.report {folder.path}")
-
-
 @contextlib.contextmanager
-def _children_read(folder: RunFolder) -> Iterator[None]:
+def _children_read(folder: RunFolder, script: str) -> Iterator[None]:
     """Let the processes that Lightning launches run the saved config.
 
     It would repeat this process's command line, which in a multirun is the whole sweep.
     """
     argv, hydra = sys.argv, HydraConfig.instance().cfg
     HydraConfig.instance().cfg = None
-    sys.argv = [str(ROOT / "main_pretrain.py"), "--config-path", str(folder.path.absolute())]
+    sys.argv = [str(ROOT / script), "--config-path", str(folder.path.absolute())]
     sys.argv += ["--config-name", "config"]
     try:
         yield

@@ -1,0 +1,125 @@
+"""``run(cfg)``: a pretraining run from its config to its results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from solo.callbacks import (
+    Checkpoints,
+    HealthMonitor,
+    KNNMonitor,
+    RunFolder,
+    RunProgress,
+    SparsityMonitor,
+)
+from solo.callbacks.checkpoint_io import SafeCheckpointIO
+from solo.config import Config
+from solo.data import ImageData
+from solo.methods import SSLMethod, build_method, resolve_config
+from solo.pretrain.training import build_trainer, fit, loggers, prepare, run_folder
+from solo.report import write_report
+
+
+class Result(NamedTuple):
+    """Where a run's files are, and its last metrics."""
+
+    folder: Path
+    metrics: dict[str, float]
+
+
+def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
+    """Train the configured method and say where the results are.
+
+    Raises:
+        ConfigError: for anything in the config that cannot be run, before any long work.
+    """
+    config = resolve_config(cfg)
+    console, options = prepare(config)
+    data = ImageData(config)
+    method = build_method(config, data)
+    if config.compile:
+        method.backbone.compile()
+        method.projector.compile()
+    trainer, io = build_trainer(config, data, options, console)
+    trainer.log_every_n_steps = data.logging_interval(  # type: ignore[attr-defined]
+        config.method_kwargs.logging_interval, trainer.world_size
+    )
+    with run_folder(config, trainer, console) as folder:
+        announce(console, config, method, data, folder)
+        trainer.callbacks += callbacks(config, data, folder, io, console)  # type: ignore[attr-defined]
+        trainer.loggers = loggers(config, folder, trainer.is_global_zero, console)
+        started = time.monotonic()
+        fit(trainer, method, data, folder, console, "main_pretrain.py")
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if trainer.is_global_zero:
+            folder.finish()
+            seconds = time.monotonic() - started
+            report(console, folder)
+            summarize(console, metrics, folder, seconds, method.kwargs.is_rectified)
+    return Result(folder.path, metrics)
+
+
+def callbacks(
+    config: Config, data: ImageData, folder: RunFolder, io: SafeCheckpointIO, console: Console
+) -> list[pl.Callback]:
+    """What watches the run."""
+    chosen: list[pl.Callback] = [HealthMonitor(), SparsityMonitor()]
+    if config.knn_eval.enabled and data.num_classes and not data.multilabel:
+        chosen.append(KNNMonitor(config, data.num_classes))
+    saving = Checkpoints(config, folder.checkpoints, io, console)
+    return [*chosen, saving, RunProgress(console)]
+
+
+def announce(
+    console: Console, config: Config, method: SSLMethod, data: ImageData, folder: RunFolder
+) -> None:
+    """Say what is about to run."""
+    millions = sum(p.numel() for p in method.learnable_parameters()) / 1e6
+    views = sum(entry.num_crops for entry in config.augmentations)
+    console.print(
+        f"{config.method} on {config.data.dataset}: {len(data.train)} images, "
+        f"{views} views each; {config.backbone.name} and projector, {millions:.1f} M parameters",
+        soft_wrap=True,
+    )
+    if "expected_l0" in method.facts:
+        console.print(f"expected l0 {method.facts['expected_l0']:.3f}")
+    if folder.resume_from:
+        console.print(f"continuing from {folder.resume_from}", soft_wrap=True)
+    console.print(f"folder: {folder.path}", soft_wrap=True)
+
+
+def summarize(
+    console: Console, metrics: dict[str, float], folder: RunFolder, seconds: float, sparse: bool
+) -> None:
+    """The closing table."""
+    rows = {
+        "linear probe, backbone (val_acc1)": ("val_acc1", "{:.2f} %"),
+        "linear probe, projector (val_proj_acc1)": ("val_proj_acc1", "{:.2f} %"),
+        "kNN, backbone (val_knn_acc1)": ("val_knn_acc1", "{:.2f} %"),
+        "expected l0": ("expected_l0", "{:.3f}"),
+        "measured l0 (val_l0_sparsity_metric)": ("val_l0_sparsity_metric", "{:.3f}"),
+    }
+    table = Table(show_header=False, box=None)
+    for label, (name, form) in rows.items():
+        if name in metrics and (sparse or "l0" not in name):
+            table.add_row(label, form.format(metrics[name]))
+    minutes, rest = divmod(round(seconds), 60)
+    table.add_row("training time", f"{minutes} min {rest:02d} s")
+    console.print(table)
+    console.print(f"folder: {folder.path}", soft_wrap=True)
+
+
+def report(console: Console, folder: RunFolder) -> None:
+    """Write report.html; where that fails, say why: the run itself is done."""
+    try:
+        write_report(folder.path)
+    except Exception as error:  # whatever it is, it must not fail a finished run
+        console.print(f"No report was written ({error!r}); python -m solo.report {folder.path}")

@@ -19,9 +19,7 @@ def main(cfg: DictConfig) -> None:
     try:
         run(cfg)
     except RunError as error:
-        # One from a loader process carries its traceback; the message is the last line.
-        text = str(error).strip()
-        sys.exit(text.splitlines()[-1].split("Error: ", 1)[-1] if "Traceback" in text else text)
+        sys.exit(error.message())
 
 
 if __name__ == "__main__":

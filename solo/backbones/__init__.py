@@ -46,6 +46,7 @@ def build_backbone(name: str, kwargs: dict[str, Any], image_size: int) -> nn.Mod
             network = torchvision.models.get_model(name, **kwargs)
             network.num_features = network.fc.in_features
             network.fc = nn.Identity()
+            network.group_matcher = _resnet_layers
         else:
             network = _from_timm(name, kwargs, image_size)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
@@ -58,6 +59,11 @@ def build_backbone(name: str, kwargs: dict[str, Any], image_size: int) -> nn.Mod
     if image_size <= SMALL_IMAGE:
         _shrink_stem(network)
     return network
+
+
+def _resnet_layers(coarse: bool = False) -> dict[str, Any]:
+    """Which parameters are one layer, in timm's notation, for rates that differ by layer."""
+    return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
 
 def _from_timm(name: str, kwargs: dict[str, Any], image_size: int) -> nn.Module:

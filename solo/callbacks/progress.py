@@ -24,10 +24,15 @@ class RunProgress(pl.Callback):
     """Show epoch, speed, time left and the newest metrics.
 
     Values are read back from the device only at logging steps and after validation.
+
+    Args:
+        console: where to.
+        sparse: also show the non-zero fraction (of dense embeddings it is always 1).
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, sparse: bool) -> None:
         self.console = console
+        self._shown = {n: short for n, short in SHOWN.items() if sparse or "l0" not in n}
         self._bar: Progress | None = None
         self._task: Any = None
         self._seen = 0
@@ -100,10 +105,7 @@ class RunProgress(pl.Callback):
             self._bar.stop()
             self._bar = None
 
-    @staticmethod
-    def _metrics(trainer: pl.Trainer, method: SSLMethod) -> str:
-        shown = {f"train_{method.headline}": "loss", **SHOWN}
-        if not method.kwargs.is_rectified:
-            del shown["train_l0_sparsity_metric"]  # dense embeddings: always 1
+    def _metrics(self, trainer: pl.Trainer, method: SSLMethod) -> str:
+        shown = {f"train_{method.headline}": "loss", **self._shown}
         values = trainer.callback_metrics
         return "  ".join(f"{short} {values[n]:.4g}" for n, short in shown.items() if n in values)

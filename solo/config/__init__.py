@@ -6,7 +6,7 @@ nobody declared, a wrong type or an impossible value raises :class:`ConfigError`
 key, the value that was given and what to write in its place.
 """
 
-from solo.config.resolve import declared_keys, resolve, unknown_name
+from solo.config.resolve import check, declared_keys, plain_tree, resolve, unknown_name
 from solo.config.schema import Augmentation, Config, RunConfig
 from solo.config.section import ConfigError, RunError, Section, fault
 
@@ -17,8 +17,10 @@ __all__ = [
     "RunConfig",
     "RunError",
     "Section",
+    "check",
     "declared_keys",
     "fault",
+    "plain_tree",
     "resolve",
     "unknown_name",
 ]

@@ -6,15 +6,18 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from solo.config.schema import Config
+from solo.config.schema import Config, RunConfig
 from solo.config.section import ConfigError, Section
+
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+Sections = Mapping[str, type[Section]]
 
 
 def resolve(
@@ -32,12 +35,7 @@ def resolve(
     Raises:
         ConfigError: listing every fault found, each with its key, value and remedy.
     """
-    if isinstance(given, DictConfig):
-        try:
-            given = OmegaConf.to_container(given, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"The config cannot be resolved: {error}") from None
-    tree: dict[str, Any] = {str(key): value for key, value in given.items()}
+    tree = plain_tree(given)
     method = tree.get("method", Config.model_fields["method"].default)
     if method not in methods:
         raise unknown_name("method", method, methods)
@@ -46,8 +44,35 @@ def resolve(
     sections = {"method_kwargs": methods[method]}
     if chosen in optimizers:
         sections["optimizer.kwargs"] = optimizers[chosen]
+    return check(tree, Config, sections)
 
-    declared = list(declared_keys(Config))
+
+def plain_tree(given: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """A composed Hydra config, or any mapping, as plain values.
+
+    Raises:
+        ConfigError: for an interpolation that fails, or a value that is missing.
+    """
+    if isinstance(given, DictConfig):
+        try:
+            given = OmegaConf.to_container(given, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"The config cannot be resolved: {error}") from None
+    return {str(key): value for key, value in given.items()}
+
+
+def check(tree: dict[str, Any], schema: type[AnyConfig], sections: Sections) -> AnyConfig:
+    """Check values against a schema.
+
+    Args:
+        tree: what the user gave.
+        schema: of the whole.
+        sections: further schemas by the dotted path of the part they describe.
+
+    Raises:
+        ConfigError: listing every fault found.
+    """
+    declared = list(declared_keys(schema))
     for path, section in sections.items():
         declared += [f"{path}.{key}" for key in declared_keys(section)]
     faults: list[str] = []
@@ -61,13 +86,17 @@ def resolve(
         except ValidationError as error:
             faults += [_describe(item, path, declared) for item in error.errors()]
     try:
-        config = Config.model_validate(tree)
+        config = schema.model_validate(tree)
     except ValidationError as error:
         faults += [_describe(item, "", declared) for item in error.errors()]
     if faults:
         raise ConfigError("\n".join(["The config cannot be run:", *dict.fromkeys(faults)]))
-    config.method_kwargs = own["method_kwargs"]
-    config.optimizer.kwargs = own["optimizer.kwargs"]
+    for path, values in own.items():
+        *parents, last = path.split(".")
+        holder: Any = config
+        for parent in parents:
+            holder = getattr(holder, parent)
+        setattr(holder, last, values)
     return config
 
 

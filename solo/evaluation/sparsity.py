@@ -1,8 +1,26 @@
-"""How sparse features are."""
+"""How sparse features are, and how many dimensions they really use."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
+
+
+class SparsitySummary(NamedTuple):
+    """What a set of embeddings [N, D] looks like.
+
+    ``activity``: [D], the fraction of images in which each dimension is non-zero; ``dead``
+    dimensions never are, ``always_on`` ones always; ``effective_rank``: see below.
+    """
+
+    l0: float
+    l1: float
+    activity: Tensor
+    dead: int
+    always_on: int
+    effective_rank: float
 
 
 def l0_sparsity(z: Tensor) -> Tensor:
@@ -18,3 +36,37 @@ def l1_sparsity(z: Tensor) -> Tensor:
     squared = z.square().sum(-1)
     ratio = z.abs().sum(-1).square() / squared.clamp(min=1e-30)
     return ratio.mean() / z.shape[-1]
+
+
+def effective_rank(z: Tensor) -> Tensor:
+    """RankMe (Garrido et al., arXiv 2210.02885): exp of the entropy of the singular values.
+
+    Singular values of z [N, D], not centred, divided by their sum. Between 1 and min(N, D).
+    """
+    values = torch.linalg.svdvals(z.double())
+    shares = values / values.sum().clamp(min=1e-300)
+    return torch.exp(-torch.special.xlogy(shares, shares).sum())
+
+
+def sparsity_summary(z: Tensor) -> SparsitySummary:
+    """All of it, of embeddings z [N, D]."""
+    activity = (z != 0).float().mean(0)
+    return SparsitySummary(
+        l0=float(l0_sparsity(z)),
+        l1=float(l1_sparsity(z)),
+        activity=activity,
+        dead=int((activity == 0).sum()),
+        always_on=int((activity == 1).sum()),
+        effective_rank=float(effective_rank(z)),
+    )
+
+
+def marginal_distance(z: Tensor, cdf: Tensor, points: Tensor) -> Tensor:
+    """Largest gap between each dimension's distribution and the target's, at some points.
+
+    The Kolmogorov–Smirnov statistic, its supremum taken over ``points`` [T] at which the target's
+    cdf is ``cdf`` [T]; z: [N, D] -> [D].
+    """
+    ordered = z.sort(dim=0).values.T.contiguous()  # [D, N]
+    below = torch.searchsorted(ordered, points.to(z).repeat(len(ordered), 1), right=True)
+    return (below / len(z) - cdf.to(z)).abs().amax(-1)

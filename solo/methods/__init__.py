@@ -34,4 +34,4 @@ def resolve_config(given: DictConfig | Mapping[str, Any]) -> Config:
 def build_method(config: Config, data: ImageData) -> SSLMethod:
     """The configured method, untrained, for this data."""
     normalize = Normalize(data.spec.mean, data.spec.std)
-    return METHODS[config.method](config, normalize, data.num_classes, data.multilabel)
+    return METHODS[config.method](config, normalize, data.num_classes)

@@ -20,7 +20,7 @@ from solo.config import Config, ConfigError, Section
 from solo.data import Batch
 from solo.methods.probes import Encoded, OnlineProbes, Scores, means
 from solo.methods.projectors import ProjectorType, build_projector
-from solo.optim import build_optimizer, build_scheduler, parameter_groups
+from solo.optim import build_optimizer, parameter_groups, scheduled
 
 
 class MethodKwargs(Section):
@@ -57,7 +57,6 @@ class SSLMethod(pl.LightningModule):
         config: the resolved config.
         normalize: uint8 images to network input.
         num_classes: outputs of the probes, 0 for no probes.
-        multilabel: labels are binary attributes.
     """
 
     Kwargs: ClassVar[type[MethodKwargs]] = MethodKwargs
@@ -67,7 +66,6 @@ class SSLMethod(pl.LightningModule):
         config: Config,
         normalize: nn.Module,
         num_classes: int = 0,
-        multilabel: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -95,9 +93,7 @@ class SSLMethod(pl.LightningModule):
         self.probes: OnlineProbes | None = None
         if num_classes:
             proj = self.kwargs.proj_output_dim if self.kwargs.add_projector_classifier else 0
-            self.probes = OnlineProbes(
-                config, features, features * tokens, proj, num_classes, multilabel
-            )
+            self.probes = OnlineProbes(config, features, features * tokens, proj, num_classes)
         self.facts: dict[str, float] = {}
         """Numbers known before training, for the log and the summary."""
         self.logged = False
@@ -216,17 +212,7 @@ class SSLMethod(pl.LightningModule):
                     "weight_decay": options.classifier_weight_decay,
                 }
             )
-        optimizer = build_optimizer(self.config, groups)
-        total = int(self.trainer.estimated_stepping_batches)
-        per_epoch = -(-self.trainer.num_training_batches // accumulated)
-        scheduler = build_scheduler(self.config, optimizer, per_epoch, total)
-        if scheduler is None:
-            return optimizer
-        interval = self.config.scheduler.interval
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": interval},
-        }
+        return scheduled(self.config, build_optimizer(self.config, groups), self.trainer)
 
     def learnable_parameters(self) -> list[Tensor]:
         """Parameters that the method's loss trains, in a fixed order."""

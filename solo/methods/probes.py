@@ -47,7 +47,6 @@ class OnlineProbes(nn.Module):
         probe_features: P, of what the linear probe sees.
         proj_features: D of the projector, 0 for no probe on it.
         num_classes: outputs C.
-        multilabel: labels are C binary attributes instead of one class.
     """
 
     def __init__(
@@ -57,11 +56,8 @@ class OnlineProbes(nn.Module):
         probe_features: int,
         proj_features: int,
         num_classes: int,
-        multilabel: bool,
     ) -> None:
         super().__init__()
-        self.multilabel = multilabel
-        self.num_classes = num_classes
         # The prefix of a head's metrics, beside "train_" or "val_".
         linear: nn.Module = nn.Linear(probe_features, num_classes)
         if config.linear_probe.norm == "layer":
@@ -71,9 +67,9 @@ class OnlineProbes(nn.Module):
             heads["proj"] = nn.Linear(proj_features, num_classes)
         if config.mlp_probe.enabled:
             layers = config.mlp_probe.num_layers
-            heads["mlp"] = _mlp(num_features, num_classes, layers)
+            heads["mlp"] = mlp_head(num_features, num_features, num_classes, layers)
             if proj_features:
-                heads["proj_mlp"] = _mlp(proj_features, num_classes, layers)
+                heads["proj_mlp"] = mlp_head(proj_features, proj_features, num_classes, layers)
         self.heads = nn.ModuleDict(heads)
 
     def forward(
@@ -89,8 +85,7 @@ class OnlineProbes(nn.Module):
         Returns:
             The sum over heads of the mean loss, and the sums behind each metric.
         """
-        present = labels >= 0 if labels.ndim == 1 else (labels >= 0).all(-1)
-        count = present.sum()
+        count = labelled(labels)
         scores = Scores(count=count)
         total = encoded.h.new_zeros(())
         for name, head in self.heads.items():
@@ -98,40 +93,52 @@ class OnlineProbes(nn.Module):
                 logits = head(encoded.probe)
             else:
                 logits = head(encoded.z if name.startswith("proj") else encoded.h)
-            loss = self._loss(logits, labels, present)
+            loss = label_loss(logits, labels)
             total = total + loss / count.clamp(min=1)
             if metrics:
                 prefix = "" if name == "linear" else f"{name}_"
                 scores[f"{prefix}loss"] = loss.detach()
-                for k, correct in self._correct(logits.detach(), labels, present).items():
-                    scores[f"{prefix}acc{k}"] = correct
+                for k, hits in correct(logits.detach(), labels).items():
+                    scores[f"{prefix}acc{k}"] = hits
         return total, scores
 
-    def _loss(self, logits: Tensor, labels: Tensor, present: Tensor) -> Tensor:
-        """Sum over labelled rows."""
-        if self.multilabel:
-            targets = labels.clamp(min=0).to(logits.dtype)
-            rows = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
-            return (rows * present).sum()
-        return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
 
-    def _correct(self, logits: Tensor, labels: Tensor, present: Tensor) -> dict[int, Tensor]:
-        """Correct rows in the first k guesses; for attributes, the mean over attributes."""
-        if self.multilabel:
-            right = ((logits > 0) == (labels == 1)).float().mean(-1)
-            return {1: (right * present).sum()}
-        ks = [k for k in (1, 5) if k <= self.num_classes]
-        guesses = logits.topk(max(ks), dim=-1).indices
-        hits = guesses == labels[:, None]  # a missing label, -1, is never guessed
-        return {k: hits[:, :k].sum() for k in ks}
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy summed over labelled rows; for binary attributes, the mean over attributes.
+
+    Args:
+        logits: [N, C].
+        labels: [N] or [N, C], -1 where there is none.
+    """
+    if labels.ndim > 1:
+        targets = labels.clamp(min=0).to(logits.dtype)
+        rows = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+        return (rows * (labels >= 0).all(-1)).sum()
+    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
 
 
-def _mlp(features: int, outputs: int, layers: int) -> nn.Sequential:
-    """``layers`` linear layers as wide as the input, with BatchNorm and ReLU between them."""
+def correct(logits: Tensor, labels: Tensor) -> dict[int, Tensor]:
+    """Labelled rows that are right in the first k guesses; for attributes, the mean over them."""
+    if labels.ndim > 1:
+        right = ((logits > 0) == (labels == 1)).float().mean(-1)
+        return {1: (right * (labels >= 0).all(-1)).sum()}
+    ks = [k for k in (1, 5) if k <= logits.shape[-1]]
+    guesses = logits.topk(max(ks), dim=-1).indices
+    hits = guesses == labels[:, None]  # a missing label, -1, is never guessed
+    return {k: hits[:, :k].sum() for k in ks}
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """How many rows have a label."""
+    return (labels >= 0 if labels.ndim == 1 else (labels >= 0).all(-1)).sum()
+
+
+def mlp_head(features: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
+    """``layers`` linear layers with BatchNorm and ReLU between them."""
     blocks: list[nn.Module] = []
-    for _ in range(layers - 1):
-        blocks += [nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU(inplace=True)]
-    return nn.Sequential(*blocks, nn.Linear(features, outputs))
+    for width in [features] + [hidden] * (layers - 2):
+        blocks += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+    return nn.Sequential(*blocks, nn.Linear(hidden, outputs))
 
 
 def means(scores: Scores) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ __all__ = [
     "build_optimizer",
     "build_scheduler",
     "parameter_groups",
+    "scheduled",
 ]
 
 
@@ -66,7 +68,7 @@ OPTIMIZER_KWARGS: dict[str, type[Section]] = {
 
 
 def parameter_groups(
-    parameters: list[Tensor], lr: float, weight_decay: float, exclude_bias_n_norm: bool
+    parameters: Iterable[Tensor], lr: float, weight_decay: float, exclude_bias_n_norm: bool
 ) -> list[dict[str, Any]]:
     """One group, or two where one-dimensional parameters go without weight decay."""
     parameters = [p for p in parameters if p.requires_grad]
@@ -90,6 +92,23 @@ def build_optimizer(config: RunConfig, groups: list[dict[str, Any]]) -> Optimize
         kwargs["fused"] = True
     optimizer = OPTIMIZERS[config.optimizer.name]
     return optimizer(groups, lr=config.optimizer.lr, **kwargs)  # type: ignore[call-arg]
+
+
+def scheduled(config: RunConfig, optimizer: Optimizer, trainer: Any) -> Any:
+    """What ``configure_optimizers`` returns: the optimizer, with its schedule where it has one.
+
+    Args:
+        config: of the run.
+        optimizer: of the run.
+        trainer: Lightning's, which knows how many steps there will be.
+    """
+    total = int(trainer.estimated_stepping_batches)  # first: it counts the batches
+    per_epoch = -(-trainer.num_training_batches // config.accumulate_grad_batches)
+    scheduler = build_scheduler(config, optimizer, per_epoch, total)
+    if scheduler is None:
+        return optimizer
+    schedule = {"scheduler": scheduler, "interval": config.scheduler.interval}
+    return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 def build_scheduler(

@@ -75,7 +75,7 @@ def callbacks(
     if config.knn_eval.enabled and data.num_classes and not data.multilabel:
         chosen.append(KNNMonitor(config, data.num_classes))
     saving = Checkpoints(config, folder.checkpoints, io, console)
-    return [*chosen, saving, RunProgress(console)]
+    return [*chosen, saving, RunProgress(console, config.method_kwargs.is_rectified)]
 
 
 def announce(

@@ -1,0 +1,133 @@
+"""Every key of an evaluation (main_linear.py), with its type, default and meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from solo.config.schema import (
+    Augmentation,
+    Backbone,
+    Chance,
+    Optimizer,
+    Positive,
+    RandomResizedCropConfig,
+    RunConfig,
+    Scheduler,
+)
+from solo.config.section import Section
+
+
+class FewShot(Section):
+    """Accuracy from a few labelled images of each class."""
+
+    shots: list[Positive | Literal["all"]] = Field([1, 10, "all"], min_length=1)
+    """Images of each class; `all` takes the whole training set."""
+    draws: Positive = 10
+    """How often the shots are drawn; the table has the mean and the standard deviation."""
+    datasets: list[str] = Field(default_factory=list)
+    """More data sets than data.dataset, all under data.train_path."""
+    baselines: bool = True
+    """Also raw pixels and the untrained network."""
+
+
+class KNNGrid(Section):
+    """Exact k nearest neighbours, every combination in one pass."""
+
+    k: list[Positive] = Field([1, 5, 10, 20, 50, 100, 200], min_length=1)
+    """Neighbours that vote."""
+    temperature: list[Annotated[float, Field(gt=0)]] = Field([0.03, 0.07, 0.2], min_length=1)
+    """Cosine votes weigh exp(cosine / temperature)."""
+    distance: list[Literal["cosine", "euclidean"]] = Field(["cosine", "euclidean"], min_length=1)
+    """How near is measured."""
+
+
+class MLP(Section):
+    """The probe of mode `mlp`."""
+
+    num_layers: int = Field(3, ge=2)
+    """Linear layers."""
+    hidden_dim: Positive = 2048
+    """Width of the hidden ones."""
+
+
+class LinearOptimizer(Optimizer):
+    """How the head (and, in finetune, the network) is updated."""
+
+    name: Literal["lars", "sgd", "adam", "adamw"] = "sgd"
+    """The update rule."""
+    lr: float = Field(0.1, gt=0)
+    """Base rate; the rate used is lr * batch_size * processes / 256 (* accumulated batches)."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay."""
+
+
+class LinearScheduler(Scheduler):
+    """How rates change."""
+
+    warmup_epochs: float = Field(0, ge=0)
+    """Epochs of linear warm-up."""
+
+
+class LinearConfig(RunConfig):
+    """A whole evaluation of a trained network."""
+
+    name: str = "linear"
+    """First part of the folder's name."""
+    mode: Literal["few_shot", "fast", "linear", "mlp", "finetune", "knn", "sparsity"] = "few_shot"
+    """few_shot, fast (logistic regression), knn and sparsity work on features that are computed
+    once; linear, mlp and finetune train on augmented images."""
+    pretrained: str | None = None
+    """A run's folder, a checkpoint of ours, a state dict of torchvision or timm (with
+    backbone.name), a folder of scripts/utils/export_backbone.py, or a timm model name for its
+    published weights. Without it: the newest run under checkpoint.dir."""
+    backbone: Backbone | None = None
+    """The network of a bare state dict; a run's own otherwise."""
+    features: Literal["backbone", "projector", "last_two_cls"] = "backbone"
+    """What is evaluated: the backbone's output, the embedding, or the CLS tokens of a ViT's last
+    two blocks."""
+    norm: Literal["none", "layer"] = "none"
+    """LayerNorm of the features before the linear layer (modes linear and finetune)."""
+    image_size: Positive | None = None
+    """Side of the images that the network sees; a run's own (or timm's) without it."""
+    l2: float = Field(1.0, ge=0)
+    """Weight of ||W||^2 / 2 beside the summed cross-entropy of few_shot and fast, on standardised
+    features."""
+    few_shot: FewShot = FewShot()
+    """Options of that mode."""
+    knn: KNNGrid = KNNGrid()
+    """Options of that mode."""
+    mlp: MLP = MLP()
+    """Options of that mode."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """finetune: factor on the rate from each layer to the one below it."""
+    mixup: float = Field(0.0, ge=0)
+    """finetune: alpha of mixup, 0 for none."""
+    cutmix: float = Field(0.0, ge=0)
+    """finetune: alpha of CutMix, 0 for none; with both, each batch takes one of them."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Of the training labels."""
+    logging_interval: int = Field(50, ge=1)
+    """Steps between logged values."""
+    augmentations: list[Augmentation] = Field(
+        default=[
+            Augmentation(
+                rrc=RandomResizedCropConfig(), horizontal_flip=Chance(prob=0.5), num_crops=1
+            )
+        ],
+        min_length=1,
+        max_length=1,
+    )
+    """The training images of linear, mlp and finetune. Without it: crop and flip at image_size."""
+    optimizer: LinearOptimizer = LinearOptimizer()
+    """Of linear, mlp and finetune."""
+    scheduler: LinearScheduler = LinearScheduler()
+    """Of linear, mlp and finetune."""
+    max_epochs: Positive = 100
+    """Of linear, mlp and finetune."""
+
+    @property
+    def kind(self) -> str:
+        """Evaluations lie together."""
+        return "linear"

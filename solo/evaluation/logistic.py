@@ -1,0 +1,76 @@
+"""Multinomial logistic regression on features, to the optimum (L-BFGS)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class LinearClassifier(NamedTuple):
+    """Scores ``(x - mean) * scale @ weight.T + bias``: mean, scale [F], weight [C, F], bias [C]."""
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def scores(self, x: Tensor) -> Tensor:
+        """[N, F] -> [N, C]."""
+        standard = (x.to(self.weight) - self.mean) * self.scale
+        return F.linear(standard, self.weight, self.bias)
+
+
+def fit_logistic(
+    x: Tensor, labels: Tensor, num_classes: int, l2: float = 1.0, max_iter: int = 200
+) -> LinearClassifier:
+    """Minimise the summed cross-entropy + l2 / 2 ||W||^2 on standardised features.
+
+    The bias is not penalised. Binary attributes give one logistic regression each.
+
+    Args:
+        x: [N, F].
+        labels: [N] classes, or [N, C] binary attributes.
+        num_classes: C.
+        l2: weight of the penalty; scikit-learn's C is its inverse.
+        max_iter: iterations of L-BFGS at most.
+    """
+    x = x.float()
+    mean = x.mean(0)
+    spread = x.std(0, correction=0)
+    scale = torch.where(spread > 1e-6 * spread.max().clamp(min=1e-30), 1 / spread, 0.0)
+    standard = (x - mean) * scale
+    weight = torch.zeros(num_classes, x.shape[1], device=x.device, requires_grad=True)
+    bias = torch.zeros(num_classes, device=x.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=max_iter,
+        history_size=10,
+        tolerance_grad=1e-5,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        scores = F.linear(standard, weight, bias)
+        if labels.ndim == 1:
+            fit = F.cross_entropy(scores, labels)
+        else:
+            fit = F.binary_cross_entropy_with_logits(scores, labels.float()) * num_classes
+        loss = fit + l2 / (2 * len(x)) * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return LinearClassifier(mean, scale, weight.detach(), bias.detach())
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Percent correct; of binary attributes, the mean over attributes."""
+    if labels.ndim == 1:
+        return 100 * float((scores.argmax(-1) == labels).float().mean())
+    return 100 * float(((scores > 0) == (labels > 0)).float().mean())

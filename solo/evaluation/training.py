@@ -1,0 +1,157 @@
+"""Probes that train on augmented images: linear, MLP, or the whole network (finetune)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from solo import distributed, rng
+from solo.config.evaluation import LinearConfig
+from solo.data import Batch
+from solo.evaluation.encoders import Encoder
+from solo.methods.probes import Scores, correct, label_loss, labelled, means, mlp_head
+from solo.optim import build_optimizer, parameter_groups, scheduled
+
+
+class TrainedProbe(pl.LightningModule):
+    """A head on a network that is frozen (linear, mlp) or trains along (finetune).
+
+    A frozen network stays in evaluation mode: its BatchNorm statistics do not move.
+
+    Args:
+        config: of the evaluation.
+        encoder: the network.
+        num_classes: outputs of the head.
+        multilabel: labels are binary attributes.
+    """
+
+    headline = "loss"
+
+    def __init__(
+        self, config: LinearConfig, encoder: Encoder, num_classes: int, multilabel: bool
+    ) -> None:
+        super().__init__()
+        self.config, self.encoder = config, encoder
+        self.trains_all = config.mode == "finetune"
+        features = encoder.num_features()
+        rng.seed_global(config.seed, "head")
+        if config.mode == "mlp":
+            options = config.mlp
+            head: nn.Module = mlp_head(
+                features, options.hidden_dim, num_classes, options.num_layers
+            )
+        else:
+            head = nn.Linear(features, num_classes)
+            if config.norm == "layer":
+                head = nn.Sequential(nn.LayerNorm(features), head)
+        self.head = head
+        self.encoder.requires_grad_(self.trains_all)
+        self.mix: v2.Transform | None = None
+        kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
+        mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
+        if mixes and self.trains_all and not multilabel:
+            self.mix = v2.RandomChoice(mixes)
+        self.logged = False
+        self._val_scores: list[Scores] = []
+
+    def train(self, mode: bool = True) -> TrainedProbe:
+        """A frozen network is never in training mode."""
+        super().train(mode)
+        if not self.trains_all:
+            self.encoder.eval()
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """One step."""
+        rng.seed_global(
+            self.config.seed, "network", self.current_epoch, batch_idx, distributed.rank()
+        )
+        x = self.encoder.normalize(batch.views[0][0])
+        labels = batch.labels
+        targets = labels
+        if self.mix is not None:
+            x, targets = self.mix(x, labels)
+        with torch.set_grad_enabled(self.trains_all):
+            features = self.encoder.features_of(x)
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.head(features.float())
+            loss = self._loss(logits, targets)
+        accumulated = self.config.accumulate_grad_batches
+        ends = (batch_idx + 1) % accumulated == 0 or self.trainer.is_last_batch
+        self.logged = ends and (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if self.logged:
+            count = labelled(labels).clamp(min=1)
+            hits = {f"train_acc{k}": 100 * v / count for k, v in correct(logits, labels).items()}
+            rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+            self.log_dict({"train_loss": loss.detach(), **hits, "lr": rate})
+        return {"loss": loss}
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean over labelled rows."""
+        if targets.is_floating_point() or self.config.label_smoothing:
+            return F.cross_entropy(
+                logits, targets, ignore_index=-1, label_smoothing=self.config.label_smoothing
+            )
+        return label_loss(logits, targets) / labelled(targets).clamp(min=1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count."""
+        x = self.encoder(batch.views[0][0])
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.head(x.float())
+            scores = Scores(count=labelled(batch.labels), loss=label_loss(logits, batch.labels))
+            for k, hits in correct(logits, batch.labels).items():
+                scores[f"acc{k}"] = hits
+        self._val_scores.append(scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Over all processes' images."""
+        names = list(self._val_scores[0])
+        columns = [torch.stack([s[n].float() for s in self._val_scores]).sum() for n in names]
+        scores = Scores(zip(names, distributed.all_sum(torch.stack(columns))))
+        self.log_dict({f"val_{name}": value for name, value in means(scores).items()})
+        self._val_scores.clear()
+
+    def configure_optimizers(self) -> Any:
+        """Head and, in finetune, the network, whose rates fall from layer to layer."""
+        config, options = self.config, self.config.optimizer
+        accumulated = config.accumulate_grad_batches
+        rate = options.lr * options.batch_size * distributed.world_size() / 256 * accumulated
+        decay, exclude = options.weight_decay, options.exclude_bias_n_norm_wd
+        groups = parameter_groups(list(self.head.parameters()), rate, decay, exclude)
+        if self.trains_all:
+            groups += self._network_groups(rate)
+        return scheduled(config, build_optimizer(config, groups), self.trainer)
+
+    def _network_groups(self, rate: float) -> list[dict[str, Any]]:
+        """The network's parameters, the last layer's at ``rate * layer_decay``."""
+        parts: list[nn.Module] = [self.encoder.backbone]
+        if self.encoder.features == "projector" and self.encoder.projector is not None:
+            parts.append(self.encoder.projector)
+        options, decay = self.config.optimizer, self.config.layer_decay
+        if decay == 1:
+            everything = [p for part in parts for p in part.parameters()]
+            exclude = options.exclude_bias_n_norm_wd
+            return parameter_groups(everything, rate, options.weight_decay, exclude)
+        groups = []
+        for part in parts:
+            for group in param_groups_layer_decay(
+                part,
+                weight_decay=options.weight_decay,
+                layer_decay=decay,
+                no_opt_scale=None,
+            ):
+                groups.append(
+                    {
+                        "params": group["params"],
+                        "lr": rate * decay * group["lr_scale"],
+                        "weight_decay": group["weight_decay"],
+                    }
+                )
+        return groups

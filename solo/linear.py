@@ -85,9 +85,19 @@ def resolve_linear(cfg: DictConfig | Mapping[str, Any]) -> tuple[LinearConfig, E
         same_set = given.get("dataset", own["dataset"]) == own["dataset"]
         tree["data"] = {**own, **given} if same_set else given
     if "augmentations" not in tree:
-        crop = config.augmentations[0].model_dump(mode="json")
-        tree["augmentations"] = [{**crop, "crop_size": encoder.image_size}]
+        tree["augmentations"] = [_crop_and_flip(config, encoder)]
     return _check(tree), encoder
+
+
+def _crop_and_flip(config: LinearConfig, encoder: Encoder) -> dict[str, Any]:
+    """Training images: as the network's own run crops and flips them, without change of colour."""
+    recipe = config.augmentations[0].model_dump(mode="json")
+    if encoder.config is not None:
+        entries = encoder.config.augmentations
+        own = next((entry for entry in entries if entry.rrc.enabled), entries[0])
+        for key in ("rrc", "horizontal_flip"):
+            recipe[key] = getattr(own, key).model_dump(mode="json")
+    return {**recipe, "crop_size": encoder.image_size}
 
 
 def _check(tree: dict[str, Any]) -> LinearConfig:

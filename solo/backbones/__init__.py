@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -42,13 +42,14 @@ def build_backbone(name: str, kwargs: dict[str, Any], image_size: int) -> nn.Mod
         ConfigError: for a name nobody knows, or kwargs the constructor refuses.
     """
     try:
-        if name in torchvision_resnets():
-            network = torchvision.models.get_model(name, **kwargs)
+        library, model, arguments = library_call(name, kwargs, image_size)
+        if library == "torchvision":
+            network = torchvision.models.get_model(model, **arguments)
             network.num_features = network.fc.in_features
             network.fc = nn.Identity()
             network.group_matcher = _resnet_layers
         else:
-            network = _from_timm(name, kwargs, image_size)
+            network = timm.create_model(model, **arguments)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -66,10 +67,19 @@ def _resnet_layers(coarse: bool = False) -> dict[str, Any]:
     return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
 
-def _from_timm(name: str, kwargs: dict[str, Any], image_size: int) -> nn.Module:
-    options: dict[str, Any] = {"num_classes": 0, **kwargs}
+def library_call(
+    name: str, kwargs: dict[str, Any], image_size: int
+) -> tuple[Literal["timm", "torchvision"], str, dict[str, Any]]:
+    """The library's own name and arguments of a backbone, as :func:`build_backbone` takes it.
+
+    Raises:
+        ConfigError: for a name nobody knows.
+    """
+    if name in torchvision_resnets():
+        return "torchvision", name, dict(kwargs)
+    arguments: dict[str, Any] = {"num_classes": 0, **kwargs}
     if name in VIT_NAMES:
-        options.setdefault("patch_size", 4 if image_size <= SMALL_IMAGE else 16)
+        arguments.setdefault("patch_size", 4 if image_size <= SMALL_IMAGE else 16)
     timm_name = VIT_NAMES.get(name, name)
     if not timm.is_model(timm_name):
         raise unknown_name(
@@ -77,9 +87,9 @@ def _from_timm(name: str, kwargs: dict[str, Any], image_size: int) -> nn.Module:
         )
     family = inspect.getmodule(timm.model_entrypoint(timm_name))
     if family is not None and family.__name__ == "timm.models.vision_transformer":
-        options.setdefault("img_size", image_size)
-        options.setdefault("dynamic_img_size", True)
-    return timm.create_model(timm_name, **options)
+        arguments.setdefault("img_size", image_size)
+        arguments.setdefault("dynamic_img_size", True)
+    return "timm", timm_name, arguments
 
 
 def _shrink_stem(network: nn.Module) -> None:

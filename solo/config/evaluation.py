@@ -119,7 +119,8 @@ class LinearConfig(RunConfig):
         min_length=1,
         max_length=1,
     )
-    """The training images of linear, mlp and finetune. Without it: crop and flip at image_size."""
+    """The training images of linear, mlp and finetune. Without it: as the network's own run
+    crops and flips, without change of colour."""
     optimizer: LinearOptimizer = LinearOptimizer()
     """Of linear, mlp and finetune."""
     scheduler: LinearScheduler = LinearScheduler()

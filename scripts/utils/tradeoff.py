@@ -1,0 +1,170 @@
+"""The sparsity-performance curve of finished runs: a table, a figure, and a ranking.
+
+    python scripts/utils/tradeoff.py trained_models [--out docs] [--metric val_acc1] [--select]
+
+Takes every finished pretraining run below the folder. Rectified LpJEPA runs make one line for each
+shape p of the target; all others are points. With --select, runs of the same loss (method, target,
+weights, data set) are listed by its training value, which needs no labels, beside its rank
+correlation with the metric.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from solo.report.metrics import Metrics, read_metrics
+
+L0 = "val_l0_sparsity_metric"
+
+
+class Run(NamedTuple):
+    """A finished run: what was asked for, and its last values (None where not logged)."""
+
+    name: str
+    method: str
+    dataset: str
+    mu: float | None
+    p: float | None
+    expected_l0: float | None
+    l0: float | None
+    score: float | None
+    loss: float | None
+    objective: str
+
+
+# Options of a method that do not change what its loss measures.
+NOT_OF_THE_LOSS = (
+    "proj_hidden_dim",
+    "add_projector_classifier",
+    "logging_interval",
+    "num_projections",
+    "projection_vectors_type",
+)
+
+
+def read_run(folder: Path, metric: str) -> Run | None:
+    """A run from its folder, None for one that is unfinished or no pretraining run."""
+    try:
+        facts = json.loads((folder / "environment.json").read_text())
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, ValueError):
+        return None
+    if facts.get("status") != "finished" or "method" not in config:
+        return None
+    metrics = read_metrics(folder)
+    kwargs = config["method_kwargs"]
+    sparse = "expected_l0" in metrics
+    return Run(
+        folder.name,
+        config["method"],
+        config["data"]["dataset"],
+        kwargs.get("mean_shift_value") if sparse and kwargs.get("target_l0") is None else None,
+        kwargs.get("lp_norm_parameter") if sparse else None,
+        _last(metrics, "expected_l0"),
+        _last(metrics, L0),
+        _last(metrics, metric),
+        _recent_loss(metrics, config["method"]),
+        ", ".join(
+            [
+                f"{config['method']} on {config['data']['dataset']}",
+                *(f"{k} {v}" for k, v in kwargs.items() if k not in NOT_OF_THE_LOSS and v != {}),
+            ]
+        ),
+    )
+
+
+def _last(metrics: Metrics, name: str) -> float | None:
+    return float(metrics[name][-1, 1]) if name in metrics else None
+
+
+def _recent_loss(metrics: Metrics, method: str) -> float | None:
+    """Mean over the last tenth of the logged values of the method's own loss."""
+    wanted = method.replace("_", "")
+    for name, values in metrics.items():
+        if name.removeprefix("train_").removesuffix("_loss").replace("_", "") == wanted:
+            return float(values[-max(1, len(values) // 10) :, 1].mean())
+    return None
+
+
+def write_table(runs: Sequence[Run], path: Path) -> None:
+    """One row a run."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Run._fields)
+        writer.writerows(runs)
+
+
+def figure(runs: Sequence[Run], metric: str) -> Figure:
+    """The metric against measured l0: a line for each p, other methods as points."""
+    picture = Figure((7, 4.4), layout="constrained")
+    axes = picture.subplots()
+    drawn = [run for run in runs if run.l0 is not None and run.score is not None]
+    for p in sorted({run.p for run in drawn if run.p is not None}):
+        line = sorted((run.l0, run.score, run.expected_l0) for run in drawn if run.p == p)
+        xs, ys, expected = zip(*line)
+        (mark,) = axes.plot(xs, ys, "o-", label=f"Rectified LpJEPA, p = {p:g}")
+        axes.scatter(expected, ys, marker="|", s=90, color=mark.get_color())
+    for method in sorted({run.method for run in drawn if run.p is None}):
+        points = [(run.l0, run.score) for run in drawn if run.method == method and run.p is None]
+        axes.scatter(*zip(*points), marker="*", s=110, label=method, zorder=3)
+    axes.set(xlabel="non-zero fraction of the embedding (l0), validation set", ylabel=metric)
+    axes.plot([], [], "|", color="grey", markersize=9, label="expected l0")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return picture
+
+
+def select(runs: Sequence[Run], metric: str) -> str:
+    """Runs by training loss, method by method, with the rank correlation where labels exist."""
+    lines = []
+    for objective in sorted({run.objective for run in runs}):
+        group = [run for run in runs if run.objective == objective]
+        known = sorted((run for run in group if run.loss is not None), key=lambda r: r.loss or 0.0)
+        lines.append(f"{objective}; lowest training loss first:")
+        for run in known:
+            score = "" if run.score is None else f"  {metric} {run.score:.2f}"
+            lines.append(f"  {run.loss:.4g}  {run.name}{score}")
+        both = [run for run in known if run.score is not None]
+        if len(both) > 2:
+            losses, scores = [-(r.loss or 0.0) for r in both], [r.score for r in both]
+            found = spearmanr(losses, scores).statistic
+            lines.append(f"  rank correlation of -loss with {metric}: {found:.2f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read, write, say."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("folder", type=Path, help="where runs are, for example trained_models")
+    parser.add_argument("--out", type=Path, default=Path(), help="where tradeoff.csv and .png go")
+    parser.add_argument("--metric", default="val_acc1", help="a column of metrics.csv")
+    parser.add_argument("--select", action="store_true", help="list runs by training loss")
+    options = parser.parse_args()
+    folders = sorted(file.parent for file in options.folder.rglob("config.yaml"))
+    runs = [run for run in (read_run(f, options.metric) for f in folders) if run is not None]
+    if not runs:
+        parser.error(f"there is no finished pretraining run below {options.folder}")
+    if options.select:
+        print(select(runs, options.metric))
+        return
+    runs.sort(key=lambda run: (run.method, run.p or 0.0, run.l0 or 0.0))
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_table(runs, options.out / "tradeoff.csv")
+    figure(runs, options.metric).savefig(options.out / "tradeoff.png", dpi=110)
+    print(f"{len(runs)} runs: {options.out / 'tradeoff.csv'}, {options.out / 'tradeoff.png'}")
+
+
+if __name__ == "__main__":
+    main()

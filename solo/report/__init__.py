@@ -1,0 +1,157 @@
+"""report.html: a run on one page. ``python -m solo.report <run folder>`` writes it anew."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+
+import torch
+import yaml
+from matplotlib.figure import Figure
+
+from solo.config import ConfigError
+from solo.data import ImageData
+from solo.data.batches import SampleKey, ValidationViews
+from solo.methods import SSLMethod, build_method, resolve_config
+from solo.report.metrics import Metrics, read_metrics
+from solo.report.pictures import (
+    Features,
+    activations,
+    feature_map,
+    loss_curves,
+    neighbours,
+    patch_maps,
+    probe_curves,
+    sparsity_curves,
+    view_grid,
+)
+
+MOST_IMAGES = 2000  # validation images that are looked at
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem; color: #222;
+  padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .3rem; }
+img { max-width: 100%; } td { padding: .1rem 1.2rem .1rem 0; } p { color: #555; margin: .2rem 0; }
+pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .8rem; }
+"""
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` from the config, metrics and last checkpoint of a run.
+
+    Raises:
+        ConfigError: for a folder that is not a run's.
+    """
+    metrics = read_metrics(folder)
+    method, data = load_run(folder)
+    features = validation_features(method, data)
+    sections = [
+        ("Losses", "Values of single steps.", loss_curves(metrics)),
+        ("Probes", "Accuracy on the validation set, in percent.", probe_curves(metrics)),
+        (
+            "Sparsity",
+            "Non-zero fraction of the embedding: measured on training batches and on the "
+            "validation set, and expected from the target distribution.",
+            sparsity_curves(metrics),
+        ),
+    ]
+    if features is not None:
+        target = getattr(getattr(method, "rdm_reg", None), "target", None)
+        sections += [
+            (
+                "Activations",
+                "Embedding of the validation set against the target: non-zero values, the "
+                "distribution of single dimensions (the middle 80 % of them), and how often each "
+                "dimension is active.",
+                activations(features.z, target),
+            ),
+            (
+                "Map",
+                "Backbone features of the validation set in two dimensions, coloured by class.",
+                feature_map(features),
+            ),
+            (
+                "Neighbours",
+                "Validation images (left) and the nearest others, by cosine of backbone features.",
+                neighbours(features, data),
+            ),
+            (
+                "Patches",
+                "Patch tokens of the last block: their first three principal components as red, "
+                "green and blue.",
+                patch_maps(method, data),
+            ),
+        ]
+    sections.append(
+        ("Views", "Training images (left) and what the network is fed.", view_grid(data))
+    )
+    body = "".join(
+        f"<h2>{title}</h2><p>{text}</p><img alt='{title}' src='{_encode(figure)}'>"
+        for title, text, figure in sections
+        if figure is not None
+    )
+    config = html.escape((folder / "config.yaml").read_text())
+    name = html.escape(folder.name)
+    page = (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{name}</title>"
+        f"<style>{STYLE}</style></head><body><h1>{name}</h1>{_numbers(metrics)}{body}"
+        f"<h2>Config</h2><pre>{config}</pre></body></html>\n"
+    )
+    target_file = folder / "report.html"
+    partial = folder / "report.html.partial"
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(target_file)
+    return target_file
+
+
+def load_run(folder: Path) -> tuple[SSLMethod, ImageData]:
+    """The trained method (in evaluation mode) and its data.
+
+    Raises:
+        ConfigError: for a folder without a config or checkpoint.
+    """
+    checkpoint = folder / "checkpoints/last.ckpt"
+    if not checkpoint.is_file() or not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder} is not a run's folder: it lacks config.yaml or {checkpoint}")
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    saved["data"]["preload"] = False
+    config = resolve_config(saved)
+    data = ImageData(config)
+    method = build_method(config, data)
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    method.load_state_dict(content["state_dict"])
+    return method.eval(), data
+
+
+@torch.no_grad()
+def validation_features(method: SSLMethod, data: ImageData) -> Features | None:
+    """Features of (a part of) the validation set, None where there is none."""
+    if data.val is None:
+        return None
+    views = ValidationViews(data.val, data.config.augmentations[0].crop_size, data.spec.whole)
+    count = min(MOST_IMAGES, len(data.val))
+    picked = torch.linspace(0, len(data.val) - 1, count).long().unique().tolist()
+    parts = []
+    for start in range(0, count, 64):
+        batch = views[[SampleKey(0, i) for i in picked[start : start + 64]]]
+        encoded = method.encode(batch.views)
+        parts.append((encoded.h[0], encoded.z[0], batch.labels))
+    h, z, labels = (torch.cat(column) for column in zip(*parts))
+    return Features(h, z, labels, picked)
+
+
+def _numbers(metrics: Metrics) -> str:
+    """The last validation values as a table."""
+    names = [n for n in metrics if n.startswith("val_") or n == "expected_l0"]
+    cells = (f"<tr><td>{n}</td><td>{metrics[n][-1, 1]:.4g}</td></tr>" for n in sorted(names))
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _encode(figure: Figure) -> str:
+    """A figure as a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,204 @@
+"""The report's pictures: each takes numbers and gives a figure, or None where there is nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from solo.backbones import has_blocks
+from solo.data import ImageData
+from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
+from solo.distributions import GeneralizedGaussian
+from solo.evaluation.knn import nearest
+from solo.methods import SSLMethod
+from solo.report.metrics import Metrics
+
+COLOURS = ["#2a6f97", "#e07a5f", "#3d9970", "#8d6a9f", "#b8860b", "#555555"]
+
+
+class Features(NamedTuple):
+    """What the trained network makes of (some of) the validation set's images."""
+
+    h: Tensor  # [N, F]
+    z: Tensor  # [N, D]
+    labels: Tensor  # [N] or [N, A]
+    images: list[int]  # [N], positions in the data set
+
+
+def loss_curves(metrics: Metrics) -> Figure | None:
+    """Every train_*_loss that is not a probe's, a panel each."""
+    probes = ("class", "proj", "mlp")
+    names = [
+        n
+        for n in metrics
+        if n.startswith("train_") and n.endswith("_loss") and not any(p in n for p in probes)
+    ]
+    return _panels(metrics, [[name] for name in names])
+
+
+def probe_curves(metrics: Metrics) -> Figure | None:
+    """Top-1 accuracies of all probes in one panel, with their final values."""
+    names = [n for n in metrics if n.startswith("val_") and n.endswith("acc1")]
+    return _panels(metrics, [names] if names else [])
+
+
+def sparsity_curves(metrics: Metrics) -> Figure | None:
+    """Measured and expected l0."""
+    names = ["train_l0_sparsity_metric", "val_l0_sparsity_metric", "expected_l0"]
+    names = [name for name in names if name in metrics]
+    figure = _panels(metrics, [names] if names else [])
+    if figure is not None:
+        figure.axes[0].set_ylim(0, 1)
+    return figure
+
+
+def activations(z: Tensor, target: GeneralizedGaussian | None) -> Figure:
+    """Non-zero values against the target's density, marginals against its cdf, and activity.
+
+    The band of marginals holds the middle 80 % of the dimensions' distribution functions.
+    """
+    figure = Figure((12, 3.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    values = z[z != 0].double().numpy()
+    if values.size:
+        low, high = min(0.0, float(values.min())), float(np.quantile(values, 0.999)) + 1e-6
+        edges = np.linspace(low, high, 60)
+        counts, _ = np.histogram(values, edges)
+        left.stairs(counts / z.numel() / np.diff(edges), edges, fill=True, color=COLOURS[0])
+        if target is not None:
+            mass = np.diff(target.cdf(torch.from_numpy(edges)).numpy())
+            centres = (edges[1:] + edges[:-1]) / 2
+            left.plot(centres, mass / np.diff(edges), color=COLOURS[1], label="target")
+            left.legend()
+    left.set(xlabel="non-zero value", ylabel="density")
+    points = torch.linspace(float(z.min()), float(z.max()), 100)
+    below = torch.stack([(z <= point).float().mean(0) for point in points])  # [T, D]
+    low_band, high_band = (below.quantile(q, dim=1).numpy() for q in (0.1, 0.9))
+    middle.fill_between(points.numpy(), low_band, high_band, color=COLOURS[0], alpha=0.4)
+    middle.plot(points.numpy(), below.median(1).values.numpy(), color=COLOURS[0], label="median")
+    if target is not None:
+        cdf = target.cdf(points.double()).numpy()
+        middle.plot(points.numpy(), cdf, color=COLOURS[1], label="target")
+    middle.set(xlabel="value", ylabel="distribution function of a dimension", ylim=(0, 1.02))
+    middle.legend()
+    activity = (z != 0).float().mean(0).sort(descending=True).values
+    right.bar(range(len(activity)), activity.numpy(), width=1.0, color=COLOURS[0])
+    if target is not None:
+        right.axhline(target.expected_l0, color=COLOURS[1], label="expected")
+        right.legend()
+    right.set(xlabel="dimension, sorted", ylabel="fraction of images active", ylim=(0, 1))
+    return figure
+
+
+def feature_map(features: Features) -> Figure:
+    """Backbone features in two dimensions: by UMAP where it is installed, else by PCA."""
+    places, names = _two_dimensions(features.h)
+    figure = Figure((6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    labels = features.labels if features.labels.ndim == 1 else features.labels[:, 0]
+    colours = "tab10" if labels.max() < 10 else "hsv"
+    dots = axes.scatter(places[:, 0], places[:, 1], c=labels.numpy(), s=8, cmap=colours)
+    if bool((labels >= 0).any()):
+        figure.colorbar(dots, label="class")
+    axes.set(xlabel=f"{names} 1", ylabel=f"{names} 2")
+    return figure
+
+
+def _two_dimensions(h: Tensor) -> tuple[np.ndarray, str]:
+    try:
+        from umap import UMAP  # optional: heavy, and only for this picture
+    except ImportError:
+        centred = h - h.mean(0)
+        _, _, basis = torch.pca_lowrank(centred, q=2, center=False)
+        return (centred @ basis).numpy(), "component"
+    return UMAP(random_state=0).fit_transform(h.numpy()), "UMAP"
+
+
+def neighbours(features: Features, data: ImageData, rows: int = 6, count: int = 7) -> Figure | None:
+    """Some validation images (left) and the nearest others, by cosine of backbone features."""
+    assert data.val is not None
+    total = len(features.h)
+    if total < 2:
+        return None
+    asked = torch.linspace(0, total - 1, min(rows, total)).long().unique()
+    found = torch.cat(
+        [w for _, w in nearest(features.h, features.h[asked], min(count + 1, total))]
+    ).tolist()
+    figure = Figure((1.2 * (count + 1), 1.2 * len(asked)), layout="constrained")
+    grid = figure.subplots(len(asked), count + 1, squeeze=False)
+    for line, query, others in zip(grid, asked.tolist(), found):
+        shown = [query, *(other for other in others if other != query)][: count + 1]
+        for axes, place in zip(line, shown):
+            axes.imshow(data.val.image(features.images[place]).permute(1, 2, 0).numpy())
+        for axes in line:
+            axes.axis("off")
+    return figure
+
+
+@torch.no_grad()
+def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | None:
+    """For ViTs: the first three principal components of all patch tokens as red, green, blue."""
+    if data.val is None or not has_blocks(method.backbone):
+        return None
+    views = ValidationViews(data.val, data.config.augmentations[0].crop_size, data.spec.whole)
+    picked = torch.linspace(0, len(data.val) - 1, min(count, len(data.val))).long().unique()
+    images = views[[SampleKey(0, i) for i in picked.tolist()]].views[0][0]
+    (maps,) = method.backbone.forward_intermediates(  # type: ignore[operator]
+        method.normalize(images), indices=1, output_fmt="NCHW", intermediates_only=True
+    )
+    tokens = maps.permute(0, 2, 3, 1)  # [N, H, W, C]
+    flat = tokens.flatten(0, 2).float()
+    centred = flat - flat.mean(0)
+    q = min(3, *centred.shape)
+    _, _, basis = torch.pca_lowrank(centred, q=q, center=False)
+    colours = centred @ basis
+    low, high = (colours.quantile(level, dim=0) for level in (0.01, 0.99))
+    colours = ((colours - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    colours = torch.nn.functional.pad(colours, (0, 3 - q)).unflatten(0, tokens.shape[:3])
+    figure = Figure((1.6 * len(images), 3.3), layout="constrained")
+    grid = figure.subplots(2, len(images), squeeze=False)
+    for above, below, image, colour in zip(*grid, images, colours):
+        above.imshow(image.permute(1, 2, 0).numpy())
+        below.imshow(colour.numpy())
+        above.axis("off")
+        below.axis("off")
+    return figure
+
+
+def view_grid(data: ImageData, rows: int = 6) -> Figure:
+    """Some training images and their views in the first epoch."""
+    config = data.config
+    views = TrainingViews(data.train, config.augmentations, config.seed)
+    batch = views[[SampleKey(0, i) for i in range(min(rows, len(data.train)))]]
+    assert isinstance(batch, Batch)
+    flat = [view for group in batch.views for view in group]  # [B, 3, H, W] each
+    images, width = len(batch.labels), len(flat) + 1
+    figure = Figure((1.2 * width, 1.2 * images), layout="constrained")
+    grid = figure.subplots(images, width, squeeze=False)
+    for index, line in enumerate(grid):
+        for axes, image in zip(line, [data.train.image(index), *(view[index] for view in flat)]):
+            axes.imshow(image.permute(1, 2, 0).numpy())
+            axes.axis("off")
+    return figure
+
+
+def _panels(metrics: Metrics, groups: list[list[str]]) -> Figure | None:
+    """A row of panels, some metrics in each."""
+    if not groups:
+        return None
+    figure = Figure((10, 3 * -(-len(groups) // 3)), layout="constrained")
+    grid = figure.subplots(-(-len(groups) // 3), min(3, len(groups)), squeeze=False).ravel()
+    for axes in grid[len(groups) :]:
+        axes.axis("off")
+    for axes, names in zip(grid, groups):
+        for name, colour in zip(names, COLOURS):
+            last = metrics[name][-1, 1]
+            axes.plot(*metrics[name].T, color=colour, label=f"{name}: {last:.4g}")
+        axes.set_xlabel("step")
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+    return figure

@@ -18,7 +18,7 @@ from solo.config import ConfigError, check, plain_tree
 from solo.config.evaluation import LinearConfig
 from solo.config.schema import Data
 from solo.data import ImageData
-from solo.data.datasets import Splits, label_facts, load_splits
+from solo.data.datasets import Splits, dataset_spec, label_facts, load_splits
 from solo.evaluation.encoders import Encoder, load_encoder, newest_run, untrained
 from solo.evaluation.features import FeatureSet, device, extract, pixels
 from solo.evaluation.few_shot import Score, check_shots, few_shot
@@ -125,7 +125,7 @@ def _few_shot(config: LinearConfig, encoder: Encoder, console: Console) -> list[
                 networks.insert(0, ("untrained network", untrained(encoder, config.seed)))
             networks.insert(0, ("raw pixels", None))
         for network_name, network in networks:
-            train, val = _both(config, network, encoder, split, console, f"{name}, {network_name}")
+            train, val = _both(config, network, encoder, split, console, name)
             for shots in options.shots:
                 score = few_shot(
                     train,
@@ -195,8 +195,9 @@ def _knn(config: LinearConfig, encoder: Encoder, console: Console) -> list[dict[
 def _sparsity(config: LinearConfig, encoder: Encoder, console: Console) -> list[dict[str, Any]]:
     """Of the validation set."""
     split = _splits(config, config.data.dataset)
-    source = split.val or split.train
-    z = extract(encoder, source, **_options(config, console, config.data.dataset)).x
+    assert split.val is not None
+    encoder.whole = dataset_spec(config.data.dataset).whole
+    z = extract(encoder, split.val, **_options(config, console, config.data.dataset)).x
     summary = sparsity_summary(z)
     row: dict[str, Any] = {"model": encoder.name, **summary._asdict()}
     del row["activity"]
@@ -262,14 +263,16 @@ def _both(
     encoder: Encoder,
     split: Splits,
     console: Console,
-    label: str,
+    name: str,
 ) -> list[FeatureSet]:
     """Features of both splits; raw pixels where there is no network."""
     assert split.val is not None
+    whole = dataset_spec(name).whole
     if network is None:
-        return [pixels(s, encoder.image_size, encoder.whole) for s in (split.train, split.val)]
+        return [pixels(s, encoder.image_size, whole) for s in (split.train, split.val)]
+    network.whole = whole
     return [
-        extract(network, source, **_options(config, console, f"{label}, {part}"))
+        extract(network, source, **_options(config, console, f"{network.name}: {name}, {part}"))
         for source, part in ((split.train, "train"), (split.val, "validation"))
     ]
 

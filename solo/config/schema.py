@@ -97,8 +97,8 @@ class Data(Section):
     """What is trained on."""
 
     dataset: str = "digits"
-    """digits, cifar10, cifar100, stl10, celeba, imagenet, imagenet100, imagenet10, imagenette or
-    custom."""
+    """digits, cifar10, cifar100, stl10, celeba, imagenet, imagenet100, imagenet10, imagenette,
+    dtd, aircraft, cars, flowers102, food101, pets or custom."""
     train_path: str | None = None
     """Folder (or .h5 file) of the training images; for torchvision's sets, their root folder."""
     val_path: str | None = None

@@ -18,6 +18,7 @@ from solo.config import ConfigError, unknown_name
 from solo.config.schema import Data
 from solo.data.folders import class_folders, h5_file, imagenet100_classes, unlabelled_tree
 from solo.data.sources import ArraySource, EncodedSource, FolderSource, ImageSource, take_fraction
+from solo.data.transfer import SETS, load_transfer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -188,6 +189,10 @@ def _images(only: Callable[[], list[str]] | None = None) -> Callable[[Data], Spl
     return load
 
 
+def _transfer(name: str) -> Callable[[Data], Splits]:
+    return lambda data: Splits(*load_transfer(name, data))
+
+
 DATASETS: dict[str, DatasetSpec] = {
     # Mean and standard deviation of the training split.
     "digits": DatasetSpec(_digits, (0.312,) * 3, (0.356,) * 3, whole=True),
@@ -210,6 +215,7 @@ DATASETS: dict[str, DatasetSpec] = {
     "imagenet10": DatasetSpec(_images()),
     "imagenette": DatasetSpec(_images()),
     "custom": DatasetSpec(_images()),
+    **{name: DatasetSpec(_transfer(name)) for name in SETS},
 }
 
 

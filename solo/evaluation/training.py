@@ -59,6 +59,7 @@ class TrainedProbe(pl.LightningModule):
             self.mix = v2.RandomChoice(mixes)
         self.logged = False
         self._val_scores: list[Scores] = []
+        self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> TrainedProbe:
         """A frozen network is never in training mode."""

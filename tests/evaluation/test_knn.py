@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from solo.evaluation.knn import knn_predict
+from solo.evaluation.knn import Distance, knn_grid, knn_predict, nearest
 
 
 def votes(distance: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
@@ -35,3 +35,37 @@ def test_small_banks() -> None:
     got = knn_predict(bank, torch.tensor([4, 0, 2]), bank, k=20, num_classes=9)
     assert got[:, 0].tolist() == [4, 0, 2]
     assert got.shape == (3, 5)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_the_grid_is_scikit_learns(distance: Distance) -> None:
+    """Every setting of one pass, and small blocks give the same."""
+    centres = torch.randn(4, 6)
+    bank_labels, labels = (torch.arange(n) % 4 for n in (203, 57))
+    bank, queries = (centres[y] + torch.randn(len(y), 6) for y in (bank_labels, labels))
+    heats = (0.05, 0.2) if distance == "cosine" else (0.1,)
+    found = knn_grid(
+        bank,
+        bank_labels,
+        queries,
+        labels,
+        4,
+        ks=[1, 5, 20, 1000],
+        temperatures=heats,
+        distances=[distance],
+    )
+    assert len(found) == 3 * len(heats)  # 1000 is more than there are
+    for setting, value in found.items():
+        heat = setting.temperature
+
+        def weights(d: np.ndarray, heat: float | None = heat) -> np.ndarray:
+            return np.exp((1 - d) / heat) if heat else 1 / (d + 1e-6)
+
+        theirs = KNeighborsClassifier(setting.k, metric=distance, weights=weights)
+        theirs.fit(bank.double().numpy(), bank_labels.numpy())
+        expected = 100 * theirs.score(queries.double().numpy(), labels.numpy())
+        assert value == pytest.approx(expected, abs=1e-4), setting
+    whole = next(nearest(bank, queries, 9, distance))
+    pieces = [torch.cat(x) for x in zip(*nearest(bank, queries, 9, distance, 10, 5))]
+    torch.testing.assert_close(pieces[0], whole[0])
+    assert torch.equal(pieces[1], whole[1])

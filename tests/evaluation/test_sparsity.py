@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
-from solo.evaluation.sparsity import l0_sparsity, l1_sparsity
+from solo.distributions import RectifiedGeneralizedGaussian
+from solo.evaluation.sparsity import (
+    effective_rank,
+    l0_sparsity,
+    l1_sparsity,
+    marginal_distance,
+    sparsity_summary,
+)
 
 
 def test_golden(golden: dict[str, np.ndarray]) -> None:
@@ -20,3 +28,35 @@ def test_extremes() -> None:
     assert l1_sparsity(torch.eye(8)).item() == pytest.approx(1 / 8)
     assert l1_sparsity(torch.zeros(2, 8)).item() == 0
     assert l0_sparsity(torch.eye(8)).item() == pytest.approx(1 / 8)
+
+
+def test_effective_rank() -> None:
+    """RankMe: D for orthogonal columns of one length, 1 for a single direction."""
+    q = torch.linalg.qr(torch.randn(50, 8))[0]
+    assert float(effective_rank(q)) == pytest.approx(8, rel=1e-5)
+    assert float(effective_rank(q[:, :1] * torch.randn(1, 8))) == pytest.approx(1, abs=1e-4)
+    values = torch.tensor([4.0, 2.0, 1.0, 1.0])
+    shares = values / 8
+    expected = float(torch.exp(-(shares * shares.log()).sum()))
+    assert float(effective_rank(q[:, :4] * values)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_summary() -> None:
+    z = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 1.0], [3.0, 0.0, 1.0], [0.0, 0.0, 5.0]])
+    found = sparsity_summary(z)
+    assert found.activity.tolist() == [0.5, 0.0, 1.0]
+    assert (found.dead, found.always_on, found.l0) == (1, 1, 0.5)
+
+
+def test_marginals_against_scipy() -> None:
+    """At all sample points (and just before them) the gap is the Kolmogorov–Smirnov statistic."""
+    target = RectifiedGeneralizedGaussian(p=2.0, mu=0.3)
+    z = torch.randn(200, 3, dtype=torch.float64).add(0.2).abs()
+    for column in range(3):
+        points = z[:, column].sort().values
+        around = torch.cat([points, points - 1e-9])
+        gap = marginal_distance(z[:, column : column + 1], target.cdf(around), around)
+        expected = scipy.stats.kstest(
+            z[:, column].numpy(), lambda x: target.cdf(torch.from_numpy(x)).numpy()
+        )
+        assert float(gap) == pytest.approx(expected.statistic, abs=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -155,6 +156,14 @@ def test_an_array_sweeps_mu_and_p(slurm: Slurm, tmp_path: Path) -> None:
         assert slurm.finish(task) == "COMPLETED", slurm.log("")
     names = sorted(path.name.rsplit("-", 3)[0] for path in tmp_path.glob("*/sweep-*"))
     assert names == [f"sweep-{job}-mu-3-p0.5", f"sweep-{job}-mu0-p1"]
+
+    slurm.env["RUNS"] = str(tmp_path)
+    words = ("--config-name", "fast", "accelerator=cpu")
+    linear = slurm.submit("linear_array.sh", "--array=0-2", *CPU, "--", job, *words)
+    for task in range(3):  # the third finds nothing left to do
+        assert slurm.finish(f"{linear}_{task}") == "COMPLETED", slurm.log("")
+    results = [json.loads(file.read_text()) for file in tmp_path.glob("linear/*/results.json")]
+    assert len(results) == 2 and all(rows[0]["acc1"] > 50 for rows in results)
 
 
 def test_a_sweep_from_the_login_node(slurm: Slurm, tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Logistic regression against scikit-learn's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from solo.evaluation.logistic import accuracy, fit_logistic
+
+
+@pytest.mark.parametrize("l2", [0.1, 1.0, 10.0])
+def test_the_optimum_is_scikit_learns(l2: float) -> None:
+    content = load_digits()
+    x, y = content.data[:400], content.target[:400]  # some pixels are the same everywhere
+    scaler = StandardScaler().fit(x)
+    theirs = LogisticRegression(C=1 / l2, max_iter=5000, tol=1e-8).fit(scaler.transform(x), y)
+    ours = fit_logistic(torch.from_numpy(x), torch.from_numpy(y), 10, l2)
+    found = ours.scores(torch.from_numpy(content.data)).softmax(-1).numpy()
+    np.testing.assert_allclose(
+        found, theirs.predict_proba(scaler.transform(content.data)), atol=5e-3
+    )
+    labels = torch.from_numpy(content.target)
+    expected = 100 * theirs.score(scaler.transform(content.data), content.target)
+    assert accuracy(torch.from_numpy(found), labels) == pytest.approx(expected, abs=0.1)
+
+
+def test_attributes_are_one_regression_each() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 5))
+    y = (x @ random.normal(size=(5, 3)) + random.normal(size=(300, 3)) > 0).astype(int)
+    scaler = StandardScaler().fit(x)
+    ours = fit_logistic(torch.from_numpy(x), torch.from_numpy(y), 3, 2.0)
+    found = ours.scores(torch.from_numpy(x)).sigmoid().numpy()
+    for column in range(3):
+        theirs = LogisticRegression(C=0.5, tol=1e-8).fit(scaler.transform(x), y[:, column])
+        expected = theirs.predict_proba(scaler.transform(x))[:, 1]
+        np.testing.assert_allclose(found[:, column], expected, atol=2e-3)
+    assert accuracy(torch.tensor([[1.0, -1.0]]), torch.tensor([[1, 1]])) == 50.0

@@ -1,0 +1,142 @@
+"""scripts/utils: the trade-off figure, export, and features of a folder."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+import torchvision
+from PIL import Image
+from test_pretrain import tiny
+
+from solo.data.views import validation_transform
+from solo.evaluation.encoders import load_encoder
+from solo.pretrain import run
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of four settings, and one of another method."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = {"max_epochs": 1, "knn_eval": {"enabled": False}, "mlp_probe": {"enabled": False}}
+    for p, mu in ((1.0, -1.0), (1.0, 0.0), (2.0, 0.0)):
+        options = tiny(folder, **common)
+        options["method_kwargs"] |= {"lp_norm_parameter": p, "mean_shift_value": mu}
+        run(options)
+    for lr in (1e-3, 4e-3, 8e-3):
+        options = tiny(folder, **common, method="lejepa")
+        options["optimizer"]["lr"] = lr
+        options["method_kwargs"].pop("num_projections")
+        run(options)
+    return folder
+
+
+def test_tradeoff(runs: Path, tmp_path: Path, command: Command) -> None:
+    done = command("scripts/utils/tradeoff.py", runs, "--out", tmp_path)
+    assert "6 runs" in done.stdout
+    with (tmp_path / "tradeoff.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["method"] for row in table] == ["lejepa"] * 3 + ["rectified_lpjepa"] * 3
+    sparse = [(row["p"], row["mu"], round(float(row["expected_l0"]), 3)) for row in table[3:]]
+    # P(X > 0): a half at mu = 0; exp(-sqrt 2) / 2 for the Laplace of unit variance at mu = -1.
+    assert sorted(sparse) == [("1.0", "-1.0", 0.122), ("1.0", "0.0", 0.5), ("2.0", "0.0", 0.5)]
+    assert all(0 < float(row["score"]) <= 100 and float(row["loss"]) > 0 for row in table)
+    with Image.open(tmp_path / "tradeoff.png") as picture:
+        assert picture.size[0] > 600
+    chosen = command("scripts/utils/tradeoff.py", runs, "--select").stdout
+    assert chosen.count("lowest training loss first") == 4  # three targets, and LeJEPA's
+    assert chosen.count("rank correlation") == 1
+    nothing = command("scripts/utils/tradeoff.py", tmp_path, check=False)
+    assert nothing.returncode and "no finished pretraining run" in nothing.stderr
+
+
+# Runs where solo cannot be imported.
+CLEAN = """
+import sys
+sys.modules["solo"] = None
+sys.path.insert(0, sys.argv[1])
+import torch
+from load_backbone import load
+network = load(sys.argv[1])
+images = torch.load(sys.argv[2])
+mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
+with torch.no_grad():
+    torch.save(network((images / 255 - mean) / std), sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "resnet18", "vit_tiny"])
+def test_export(name: str, tmp_path: Path, command: Command) -> None:
+    """The exported network is the same without this package, to 1e-6 of its scale."""
+    kwargs = {"channels": [8] * 4, "stem_type": ""} if name == "resnet10t" else {}
+    options = tiny(tmp_path / "runs", max_epochs=1, limit_train_batches=2, limit_val_batches=1)
+    options["backbone"] = {"name": name, "kwargs": kwargs}
+    folder = run(options).folder
+    command("scripts/utils/export_backbone.py", folder, tmp_path / "out")
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    torch.save(images, tmp_path / "images.pt")
+    words = [str(tmp_path / part) for part in ("out", "images.pt", "features.pt")]
+    done = subprocess.run(
+        [sys.executable, "-c", CLEAN, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = load_encoder(str(folder)).eval()(images)
+        again = load_encoder(str(tmp_path / "out")).eval()(images)
+    found = torch.load(tmp_path / "features.pt")
+    scale = float(expected.abs().max())
+    assert float((found - expected).abs().max()) <= 1e-6 * max(1.0, scale)
+    assert torch.equal(again, expected)
+
+
+def test_export_needs_a_run_of_ours(tmp_path: Path, command: Command) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    done = command("scripts/utils/export_backbone.py", tmp_path / "w.pth", tmp_path, check=False)
+    assert done.returncode and "backbone.name" in done.stderr
+
+
+def read(path: Path) -> np.ndarray:
+    """Features as written, dense or sparse."""
+    dense, sparse = (path.with_name(path.name + suffix) for suffix in (".npy", ".npz"))
+    assert dense.exists() != sparse.exists()
+    return np.load(dense) if dense.exists() else sp.load_npz(sparse).toarray()
+
+
+def test_features_of_a_folder(
+    runs: Path, image_tree: Path, tmp_path: Path, command: Command
+) -> None:
+    """Sparse ones (ReLU) as CSR, dense ones (LeJEPA's embedding) as an array; in order."""
+    script = "scripts/utils/extract_features.py"
+    few = ("--batch-size", "7", "--workers", "0")
+    sparse, dense = (next(runs.glob(f"{method}/*")) for method in ("rectified_lpjepa", "lejepa"))
+    command(script, sparse, image_tree, tmp_path / "h", *few)
+    said = command(script, dense, image_tree, tmp_path / "z", *few, "--features", "projector")
+    assert "z.npy: 33 x 16" in said.stdout
+    names = (tmp_path / "h.txt").read_text().split("\n")[:-1]
+    with Image.open(names[20]) as image:
+        pixels = torchvision.transforms.v2.functional.pil_to_tensor(image.convert("RGB"))
+    view = validation_transform(8, True)(pixels)[None]
+    for name, folder, features in (("h", sparse, "backbone"), ("z", dense, "projector")):
+        found = read(tmp_path / name)
+        assert len(found) == len(names) == 33
+        with torch.no_grad():
+            expected = load_encoder(str(folder), features=features).eval()(view)[0]
+        np.testing.assert_allclose(found[20], expected.numpy(), rtol=1e-4, atol=1e-5)
+    victim = Path(names[3])
+    victim.write_bytes(b"no image")
+    failed = command(script, sparse, image_tree, tmp_path / "x", *few, check=False)
+    assert failed.returncode and str(victim) in failed.stderr

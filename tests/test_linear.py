@@ -1,0 +1,212 @@
+"""Whole evaluations: every mode on a digits run of seconds, and what stops them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_images
+from test_pretrain import rows, tiny, words_of
+
+from solo import linear
+from solo.callbacks.checkpoint import RunInterrupted
+from solo.callbacks.checkpoint_io import read_checkpoint
+from solo.config import ConfigError, RunError
+from solo.evaluation.training import TrainedProbe
+from solo.pretrain import run as pretrain
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("runs")
+    return pretrain(tiny(folder, max_epochs=3, limit_train_batches=None)).folder
+
+
+def evaluate(trained: Path, tmp_path: Path, **keys: Any) -> linear.Result:
+    base = {"pretrained": str(trained), "checkpoint": {"dir": str(tmp_path)}, "accelerator": "cpu"}
+    return linear.run({**base, **keys})
+
+
+def test_few_shots_by_command_line(trained: Path, command: Command) -> None:
+    """Without an argument but the folder, the newest run is found, its data too."""
+    done = command("main_linear.py", f"checkpoint.dir={trained.parents[1]}", "few_shot.draws=3")
+    (folder,) = trained.parents[1].glob("linear/few-shot-*")
+    table = json.loads((folder / "results.json").read_text())
+    assert [row["shots"] for row in table] == [1, 1, 1, 10, 10, 10, "all", "all", "all"]
+    assert [row["model"] for row in table[:3]] == ["raw pixels", "untrained network", trained.name]
+    found = {(row["shots"], row["model"]): row["digits"] for row in table}
+    assert found["all", "raw pixels"]["mean"] > 94 and found["all", "raw pixels"]["std"] is None
+    for name in ("raw pixels", trained.name):
+        assert found[1, name]["mean"] < found[10, name]["mean"] < found["all", name]["mean"]
+        assert found[1, name]["std"] > 0
+    text = (folder / "table.md").read_text()
+    assert text.startswith("| shots | model | digits |") and trained.name in done.stdout
+    assert "few_shot" in (folder / "config.yaml").read_text()
+
+
+def test_modes_on_cached_features(trained: Path, tmp_path: Path) -> None:
+    (fast,) = evaluate(trained, tmp_path, mode="fast").rows
+    assert fast["acc1"] > 55 and fast["acc5"] > fast["acc1"]
+    grid = evaluate(trained, tmp_path, mode="knn", features="projector").rows
+    assert len(grid) == 7 * (3 + 1) + 1 and grid[0]["acc1"] >= grid[-2]["acc1"]
+    assert grid[-1]["recall"] > 0.99 and grid[-1]["csr_bytes"] < grid[-1]["dense_bytes"] * 2
+    (summary,) = evaluate(trained, tmp_path, mode="sparsity", features="projector").rows
+    metrics = {k: float(v) for row in rows(trained) for k, v in row.items() if v}
+    assert summary["expected_l0"] == pytest.approx(metrics["expected_l0"])
+    assert 1 <= summary["effective_rank"] <= 16 and 0 < summary["marginal_gap"] < 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "least"),
+    [
+        ({"mode": "linear", "optimizer": {"lr": 1.0, "batch_size": 64}}, 33),
+        ({"mode": "mlp", "optimizer": {"name": "adamw", "lr": 4e-3, "batch_size": 64}}, 33),
+        (
+            {
+                "mode": "finetune",
+                "layer_decay": 0.8,
+                "mixup": 0.2,
+                "cutmix": 1.0,
+                "label_smoothing": 0.1,
+                "optimizer": {"name": "adamw", "lr": 8e-3, "batch_size": 64},
+            },
+            30,
+        ),
+    ],
+)
+def test_modes_that_train(
+    keys: dict[str, Any], least: float, trained: Path, tmp_path: Path
+) -> None:
+    result = evaluate(trained, tmp_path, **keys, max_epochs=4, norm="layer")
+    assert result.rows[0]["val_acc1"] > least
+    logged = {name for row in rows(result.folder) for name in row}
+    assert {"train_loss", "train_acc1", "val_loss", "val_acc1", "val_acc5", "lr"} <= logged
+    before = read_checkpoint(trained / "checkpoints/last.ckpt")["state_dict"]
+    after = read_checkpoint(result.folder / "checkpoints/last.ckpt")["state_dict"]
+    moved = [
+        name
+        for name in before
+        if name.startswith("backbone.") and not torch.equal(before[name], after[f"encoder.{name}"])
+    ]
+    assert bool(moved) == (keys["mode"] == "finetune")
+
+
+def test_a_training_probe_resumes(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"mode": "linear", "max_epochs": 2, "optimizer": {"batch_size": 64}}
+    keys |= {"auto_resume": {"enabled": True}}
+    whole = evaluate(trained, tmp_path / "whole", **keys)
+    plain = TrainedProbe.training_step
+
+    def step(self: TrainedProbe, batch: Any, index: int) -> Any:
+        if self.global_step == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedProbe, "training_step", step)
+        with pytest.raises(RunInterrupted):
+            evaluate(trained, tmp_path / "cut", **keys)
+    resumed = evaluate(trained, tmp_path / "cut", **keys)
+    assert len(list((tmp_path / "cut/linear").iterdir())) == 1
+    first, second = (
+        read_checkpoint(r.folder / "checkpoints/last.ckpt")["state_dict"] for r in (whole, resumed)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert rows(whole.folder) == rows(resumed.folder)
+
+
+def test_rates_fall_from_layer_to_layer(trained: Path) -> None:
+    """Each layer's rate is the one above it times layer_decay, the head's is whole."""
+    config, encoder = linear.resolve_linear(
+        {
+            "pretrained": str(trained),
+            "mode": "finetune",
+            "layer_decay": 0.5,
+            "optimizer": {"lr": 1.0, "batch_size": 256},
+        }
+    )
+    probe = TrainedProbe(config, encoder, 10, multilabel=False)
+    groups = probe._network_groups(1.0)
+    found = sorted({group["lr"] for group in groups}, reverse=True)
+    assert len(found) >= 3
+    np.testing.assert_allclose(found, [0.5 ** (i + 1) for i in range(len(found))])
+    assert sum(len(g["params"]) for g in groups) == len(list(encoder.backbone.parameters()))
+
+
+def custom(image_tree: Path) -> dict[str, Any]:
+    paths = {"train_path": str(image_tree / "train"), "val_path": str(image_tree / "val")}
+    return {"data": {"dataset": "custom", "num_workers": 0, **paths}}
+
+
+def test_another_data_set(trained: Path, image_tree: Path, tmp_path: Path) -> None:
+    """And several at once: a column each, and their mean."""
+    keys = custom(image_tree)
+    few = {"shots": [1, 2], "draws": 2, "datasets": ["digits"]}
+    result = evaluate(trained, tmp_path, **keys, few_shot=few)
+    row = result.rows[-1]
+    assert row["avg."].mean == pytest.approx((row["custom"].mean + row["digits"].mean) / 2)
+
+
+def test_what_stops_an_evaluation(trained: Path, image_tree: Path, tmp_path: Path) -> None:
+    keys = custom(image_tree)
+
+    def complaint(**more: Any) -> str:
+        with pytest.raises(RunError) as caught:
+            evaluate(trained, tmp_path / "out", **{**keys, **more})
+        assert not (tmp_path / "out").exists()
+        return str(caught.value)
+
+    text = complaint(few_shot={"shots": [9]})
+    assert "n01558993 has 8" in text and "few_shot.shots=[8,all]" in text
+    victim = sorted((image_tree / "train").rglob("*.JPEG"))[5]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:200])
+    assert str(victim) in complaint(mode="fast") and "on_bad_image=skip" in complaint(mode="fast")
+    skipping = {"data": {**keys["data"], "on_bad_image": "skip"}}
+    assert evaluate(trained, tmp_path / "skip", **skipping, mode="fast").rows
+    victim.write_bytes(whole)
+    for split in ("train", "val"):
+        (image_tree / split / "n99999999").mkdir()
+    assert "n99999999 holds no images" in complaint()
+    one = (
+        write_images(tmp_path / "one/train", ["dog"], 12),
+        write_images(tmp_path / "one/val", ["dog"], 2),
+    )
+    single = {"dataset": "custom", "train_path": str(one[0]), "val_path": str(one[1])}
+    assert "one class only (dog)" in complaint(data=single)
+    assert "two are needed" in complaint(data=single, mode="linear", optimizer={"batch_size": 4})
+    assert "did you mean few_shot" in complaint(few_shots={"shots": [1]})
+    with pytest.raises(ConfigError, match="no run under"):
+        linear.run({"checkpoint": {"dir": str(tmp_path / "nowhere")}})
+
+
+def test_recipes_resolve(trained: Path) -> None:
+    import yaml
+
+    recipes = sorted((Path(__file__).parents[1] / "scripts/linear").glob("*.yaml"))
+    assert len(recipes) >= 8
+    for path in recipes:
+        tree = yaml.safe_load(path.read_text())
+        tree |= {"pretrained": str(trained)}
+        if tree.get("features") == "last_two_cls":
+            with pytest.raises(ConfigError, match="is no ViT"):
+                linear.resolve_linear(tree)
+            continue
+        config, _ = linear.resolve_linear(tree)
+        assert config.image_size == 8
+        assert path.read_text().startswith("# ") and "main_linear.py" in path.read_text()
+        assert words_of(tree)

@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     try:
         run(cfg)
     except RunError as error:
-        sys.exit(error.message())
+        sys.exit(error.for_user())
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_modes_on_cached_features(trained: Path, tmp_path: Path) -> None:
                 "label_smoothing": 0.1,
                 "optimizer": {"name": "adamw", "lr": 8e-3, "batch_size": 64},
             },
-            30,
+            20,
         ),
     ],
 )

@@ -41,7 +41,7 @@ def main() -> None:
     try:
         print(extract(options))
     except RunError as error:
-        parser.error(error.message())
+        parser.error(error.for_user())
 
 
 def extract(options: argparse.Namespace) -> str:

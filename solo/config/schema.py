@@ -117,6 +117,10 @@ class Data(Section):
     """Where views are made: by loader processes or on the training device (auto: on a GPU)."""
     fraction: float = Field(-1.0, le=1)
     """Part of the training set to use, the same part of every class; -1 is all of it."""
+    extra_data: Literal["None"] | None = None
+    """Published recipes carry it; it has no effect."""
+    dup: Literal[1] = 1
+    """Published recipes carry it; it has no effect."""
     no_labels: bool = False
     """Take every image under train_path and train without probes."""
 

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 class RunError(Exception):
     """Something a user can mend; the message says what, and is all that the user is shown."""
 
-    def message(self) -> str:
+    def for_user(self) -> str:
         """Without the traceback that an error of a loader process carries along."""
         text = str(self).strip()
         return text.splitlines()[-1].split("Error: ", 1)[-1] if "Traceback" in text else text

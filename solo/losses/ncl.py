@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from solo.losses.simclr import simclr_loss
 
 
-def ncl_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.2) -> Tensor:
-    """NT-Xent of ReLU(z), normalised after the ReLU.
+def rep_relu(z: Tensor) -> Tensor:
+    """ReLU whose gradient is GELU's, so that dead coordinates can come back."""
+    smooth = F.gelu(z)
+    return smooth + (torch.relu(z) - smooth).detach()
+
+
+def ncl_loss(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float = 0.2,
+    non_neg: Literal["relu", "rep_relu"] = "relu",
+) -> Tensor:
+    """NT-Xent of rectified embeddings, normalised after the rectification.
 
     Args:
         z1, z2: [B, D] each, this process's share of the batch.
         temperature: divides the cosine similarities, > 0.
+        non_neg: how z becomes non-negative; both have the same value.
     """
-    return simclr_loss(torch.relu(z1), torch.relu(z2), temperature=temperature)
+    rectify = {"relu": torch.relu, "rep_relu": rep_relu}[non_neg]
+    return simclr_loss(rectify(z1), rectify(z2), temperature=temperature)

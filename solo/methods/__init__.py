@@ -9,16 +9,32 @@ from omegaconf import DictConfig
 
 from solo.config import Config, resolve
 from solo.data import ImageData, Normalize
+from solo.methods.barlow_twins import BarlowTwins
 from solo.methods.base import MethodKwargs, SSLMethod
+from solo.methods.byol import BYOL
+from solo.methods.dino import DINO
 from solo.methods.lejepa import LeJEPA
+from solo.methods.ncl import NCL
 from solo.methods.rectified_lpjepa import RectifiedLpJEPA
+from solo.methods.simclr import SimCLR
+from solo.methods.supervised import Supervised
+from solo.methods.vicreg import VICReg
+from solo.methods.visreg import VISReg
 from solo.optim import OPTIMIZER_KWARGS
 
 __all__ = ["METHODS", "MethodKwargs", "SSLMethod", "build_method", "resolve_config"]
 
 METHODS: dict[str, type[SSLMethod]] = {
+    "barlow_twins": BarlowTwins,
+    "byol": BYOL,
+    "dino": DINO,
     "lejepa": LeJEPA,
+    "ncl": NCL,
     "rectified_lpjepa": RectifiedLpJEPA,
+    "simclr": SimCLR,
+    "supervised": Supervised,
+    "vicreg": VICReg,
+    "visreg": VISReg,
 }
 
 

@@ -19,7 +19,7 @@ from solo.backbones import build_backbone, has_blocks, last_two_cls
 from solo.config import Config, ConfigError, Section
 from solo.data import Batch
 from solo.methods.probes import Encoded, OnlineProbes, Scores, means
-from solo.methods.projectors import ProjectorType, build_projector
+from solo.methods.projectors import RECTIFIED, ProjectorType, build_projector
 from solo.optim import build_optimizer, parameter_groups, scheduled
 
 
@@ -40,7 +40,7 @@ class MethodKwargs(Section):
     @property
     def is_rectified(self) -> bool:
         """Whether embeddings are sparse."""
-        return self.projector_type == "rectified_mlp"
+        return self.projector_type in RECTIFIED
 
 
 class Loss(NamedTuple):
@@ -112,6 +112,9 @@ class SSLMethod(pl.LightningModule):
         """
         raise NotImplementedError
 
+    def prepare(self, batch: Batch) -> None:
+        """Called before :meth:`compute_loss`, for what a method needs beside h and z."""
+
     def encode(self, views: list[Tensor]) -> Encoded:
         """Views of each resolution, uint8 [V_r, B, 3, H_r, W_r] -> features [V, B, …].
 
@@ -152,6 +155,7 @@ class SSLMethod(pl.LightningModule):
         with torch.autocast(encoded.h.device.type, enabled=False):
             encoded = encoded.float()
             h, z = encoded.h, encoded.z
+            self.prepare(batch)
             loss, logs = self.compute_loss(h, z, step)
             self.headline = next(iter(logs))
             if self.probes is not None:

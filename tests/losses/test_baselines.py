@@ -7,10 +7,23 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 import torch
 
-from solo.losses import ncl_loss, simclr_loss, vicreg_loss
+from solo.losses import (
+    barlow_twins_loss,
+    byol_loss,
+    dino_loss,
+    ncl_loss,
+    over_pairs,
+    simclr_loss,
+    vicreg_loss,
+)
+from solo.losses.dino import updated_center
+from solo.losses.ncl import rep_relu
 from solo.losses.vicreg import covariance_loss, variance_loss
+from solo.losses.visreg import ShapeLoss, scale_loss
 
 
 def test_golden(golden: dict[str, np.ndarray]) -> None:
@@ -26,6 +39,8 @@ def test_golden(golden: dict[str, np.ndarray]) -> None:
     assert simclr_loss(a, b).item() == pytest.approx(expected["simclr_t0.2"], abs=1e-10)
     got = ncl_loss(a, b).item()
     assert got == pytest.approx(expected["ncl_relu_normalised_t0.2"], abs=1e-10)
+    same = ncl_loss(a, b, non_neg="rep_relu").item()
+    assert same == pytest.approx(expected["ncl_relu_normalised_t0.2"], abs=1e-10)
 
 
 def test_covariance_loss_is_numpys() -> None:
@@ -50,24 +65,122 @@ def test_simclr_row_by_row() -> None:
         simclr_loss(z1, z2, temperature=0)
 
 
+def test_rep_relu_has_the_gradient_of_gelu() -> None:
+    z = torch.linspace(-3, 3, 41, dtype=torch.float64, requires_grad=True)
+    value = rep_relu(z)
+    assert torch.allclose(value, z.relu(), atol=1e-15)
+    (found,) = torch.autograd.grad(value.sum(), z)
+    x = z.detach().numpy()
+    density, cdf = scipy.stats.norm.pdf(x), scipy.stats.norm.cdf(x)
+    np.testing.assert_allclose(found.numpy(), cdf + x * density, atol=1e-12)
+
+
+def test_barlow_twins_is_numpys_correlation() -> None:
+    z1, z2 = torch.randn(2, 40, 5, dtype=torch.float64)
+    z2 = z2 + z1
+    c = np.corrcoef(z1.numpy().T, z2.numpy().T)[:5, 5:]
+    off = c[~np.eye(5, dtype=bool)]
+    expected = ((1 - np.diag(c)) ** 2).sum() + 0.01 * (off**2).sum()
+    found = barlow_twins_loss(z1, z2, lamb=0.01, eps=0).item()
+    assert found == pytest.approx(expected, rel=1e-10)
+
+
+def test_visreg() -> None:
+    """The scale term in NumPy; the shape term knows nothing of scale and place."""
+    z = torch.randn(2, 64, 6, dtype=torch.float64) * torch.arange(1, 7)
+    expected = ((1 - np.sqrt(z.numpy().var(1) + 1e-6)) ** 2).mean()
+    assert scale_loss(z).item() == pytest.approx(expected, rel=1e-10)
+    shape = ShapeLoss(num_projections=32)
+    moved = shape(3 * z + 5, (0, 0)).item()
+    assert moved == pytest.approx(shape(z, (0, 0)).item(), rel=1e-4)
+    line = z[..., :1].expand_as(z)  # normal in each coordinate, but of rank 1
+    assert shape(line, (0, 0)) > 3 * shape(torch.randn_like(z), (0, 0))
+    still = (z * 1e-8).requires_grad_()  # collapsed: the gradient does not vanish
+    (gradient,) = torch.autograd.grad(scale_loss(still), still)
+    assert float(gradient.abs().max()) > 0
+
+
+def test_byol_and_dino_pair_by_pair() -> None:
+    student, teacher = torch.randn(4, 3, 5), torch.randn(2, 3, 5)
+    center = torch.randn(5)
+    cosines, entropies = [], []
+    for v in range(4):
+        for t in range(2):
+            if v == t:
+                continue
+            for p, q in zip(student[v], teacher[t]):
+                cosines.append(2 - 2 * float(p @ q / p.norm() / q.norm()))
+                target = scipy.special.softmax(((q - center) / 0.04).numpy())
+                entropies.append(-(target * scipy.special.log_softmax((p / 0.1).numpy())).sum())
+    assert byol_loss(student, teacher).item() == pytest.approx(np.mean(cosines), rel=1e-5)
+    found = dino_loss(student, teacher, center).item()
+    assert found == pytest.approx(np.mean(entropies), rel=1e-5)
+    moved = updated_center(center, teacher, 0.9)
+    np.testing.assert_allclose(
+        moved, 0.9 * center + 0.1 * teacher.reshape(-1, 5).mean(0), rtol=1e-5
+    )
+    assert byol_loss(student[:2], student[[1, 0]]).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_more_than_two_views() -> None:
+    z = torch.randn(3, 8, 4)
+    pairs = [vicreg_loss(z[i], z[j]).item() for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert over_pairs(vicreg_loss, z).item() == pytest.approx(np.mean(pairs), rel=1e-6)
+
+
 SCRIPT = """
-from solo.losses import ncl_loss, simclr_loss, vicreg_loss
+from solo.losses import (barlow_twins_loss, byol_loss, dino_loss, ncl_loss, over_pairs,
+                         simclr_loss, vicreg_loss)
+from solo.losses.dino import updated_center
 from solo.losses.sigreg import SIGReg
+from solo.losses.visreg import ShapeLoss, scale_loss
 torch.manual_seed(0)
 images = torch.randn(2, 16, 12, dtype=torch.float64)
+teacher = torch.randn(2, 16, 6, dtype=torch.float64)
 size = 16 // world
-for name, loss in dict(vicreg=vicreg_loss, simclr=simclr_loss, ncl=ncl_loss,
-                       sigreg=lambda a, b: SIGReg(num_slices=64)(torch.stack((a, b)))).items():
+mine = slice(rank * size, (rank + 1) * size)
+center = torch.linspace(-1, 1, 6, dtype=torch.float64)
+losses = dict(vicreg=lambda z: over_pairs(vicreg_loss, z), simclr=lambda z: simclr_loss(*z),
+              ncl=lambda z: ncl_loss(*z), sigreg=SIGReg(num_slices=64),
+              barlow=lambda z: barlow_twins_loss(*z), scale=scale_loss,
+              byol=lambda z: byol_loss(z, teacher[:, mine]),
+              dino=lambda z: dino_loss(z, teacher[:, mine], center))
+for name, loss in losses.items():
     torch.manual_seed(1)
     network = torch.nn.Linear(12, 6).double()
     network = torch.nn.parallel.DistributedDataParallel(network)
-    z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (2, size))
-    value = loss(z[0], z[1])
+    z = network(images[:, mine].flatten(0, 1)).unflatten(0, (2, size))
+    value = loss(z)
     value.backward()
     results[name] = value.detach()
     results[name + '_gradient'] = network.module.weight.grad
+results['center'] = updated_center(center, teacher[:, mine])
+"""
+
+SHAPE = """
+from solo.losses.visreg import ShapeLoss
+torch.manual_seed(0)
+images = torch.randn(2, 16, 12)
+size = 16 // world
+torch.manual_seed(1)
+network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(12, 6))
+z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (2, size))
+value = ShapeLoss(num_projections=32)(z, (0, 0))
+value.backward()
+results['value'] = value.detach().double()
+results['gradient'] = network.module.weight.grad.double()
 """
 
 
 def test_one_process_and_two_agree(agree: Callable[[str], None]) -> None:
     agree(SCRIPT)
+
+
+def test_visregs_shape_on_one_process_and_two(
+    processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
+) -> None:
+    """In float32, as the sorted distance computes."""
+    (one,) = processes(SHAPE, 1)
+    for other in processes(SHAPE, 2):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6)

@@ -14,7 +14,7 @@ MLP = Config.model_validate({"mlp_probe": {"enabled": True, "num_layers": 2}})
 
 
 def test_losses_and_accuracies() -> None:
-    probes = OnlineProbes(MLP, 8, 6, 4, num_classes=7, multilabel=False).eval()
+    probes = OnlineProbes(MLP, 8, 6, 4, num_classes=7).eval()
     h, z, labels = torch.randn(20, 8), torch.randn(20, 4), torch.randint(0, 7, (20,))
     tokens = torch.randn(20, 6)
     labels[3:6] = -1
@@ -37,7 +37,7 @@ def test_losses_and_accuracies() -> None:
 
 
 def test_no_labels_at_all_cost_nothing() -> None:
-    probes = OnlineProbes(Config(), 8, 8, 0, num_classes=3, multilabel=False)
+    probes = OnlineProbes(Config(), 8, 8, 0, num_classes=3)
     h = torch.randn(4, 8)
     total, scores = probes(Encoded(h, torch.zeros(4, 0), h), torch.full((4,), -1))
     assert total == 0 and set(scores) == {"count", "loss", "acc1"}
@@ -45,7 +45,7 @@ def test_no_labels_at_all_cost_nothing() -> None:
 
 
 def test_attributes() -> None:
-    probes = OnlineProbes(Config(), 8, 8, 0, num_classes=3, multilabel=True)
+    probes = OnlineProbes(Config(), 8, 8, 0, num_classes=3)
     h, labels = torch.randn(10, 8), torch.randint(0, 2, (10, 3))
     labels[4] = -1
     total, scores = probes(Encoded(h, torch.zeros(10, 0), h), labels)

@@ -1,0 +1,75 @@
+"""DINO (arXiv 2104.14294)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from solo import rng
+from solo.losses import dino_loss
+from solo.losses.dino import updated_center
+from solo.methods.base import Loss, MethodKwargs
+from solo.methods.momentum import MomentumKwargs, MomentumMethod
+
+
+class DINOKwargs(MomentumKwargs):
+    """``method_kwargs`` of ``dino``."""
+
+    num_prototypes: int = Field(4096, ge=2)
+    """Scores K that student and teacher give each view."""
+    student_temperature: float = Field(0.1, gt=0)
+    """Divides the student's scores."""
+    teacher_temperature: float = Field(0.04, gt=0)
+    """Divides the teacher's."""
+    center_momentum: float = Field(0.9, ge=0, le=1)
+    """How much of the center each step keeps."""
+
+
+class Prototypes(nn.Module):
+    """Cosines with K learned directions: [.., D] -> [.., K]."""
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(count, dim) / dim**0.5)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """See the class."""
+        return F.linear(F.normalize(z, dim=-1), F.normalize(self.weight, dim=-1))
+
+
+class DINO(MomentumMethod):
+    """The student's distribution over prototypes matches the teacher's of other views."""
+
+    Kwargs: ClassVar[type[MethodKwargs]] = DINOKwargs
+    kwargs: DINOKwargs
+    center: Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        rng.seed_global(self.config.seed, "prototypes")
+        options = self.kwargs
+        self.prototypes = Prototypes(options.proj_output_dim, options.num_prototypes)
+        self._hold(self.backbone, self.projector, self.prototypes)
+        self.register_buffer("center", torch.zeros(options.num_prototypes))
+
+    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+        """See the class."""
+        options = self.kwargs
+        total = dino_loss(
+            self.prototypes(z),
+            self.targets,
+            self.center,
+            student_temperature=options.student_temperature,
+            teacher_temperature=options.teacher_temperature,
+        )
+        with torch.no_grad():
+            self.center.copy_(updated_center(self.center, self.targets, options.center_momentum))
+        return Loss(total, {"dino_loss": total})
+
+    def learnable_parameters(self) -> list[Tensor]:
+        """With the prototypes."""
+        return [*super().learnable_parameters(), *self.prototypes.parameters()]

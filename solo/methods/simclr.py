@@ -1,0 +1,34 @@
+"""SimCLR (arXiv 2002.05709)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from solo.losses import over_pairs, simclr_loss
+from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.projectors import ProjectorType
+
+
+class SimCLRKwargs(MethodKwargs):
+    """``method_kwargs`` of ``simclr``."""
+
+    projector_type: ProjectorType = "standard"
+    """`standard` is Linear-ReLU-Linear; `rectified_mlp` makes sparse embeddings."""
+    temperature: float = Field(0.2, gt=0)
+    """Divides the cosine similarities."""
+
+
+class SimCLR(SSLMethod):
+    """NT-Xent over all pairs of views, the global batch as negatives."""
+
+    Kwargs: ClassVar[type[MethodKwargs]] = SimCLRKwargs
+    kwargs: SimCLRKwargs
+
+    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+        """See the class."""
+        total = over_pairs(partial(simclr_loss, temperature=self.kwargs.temperature), z)
+        return Loss(total, {"nce_loss": total})

@@ -1,0 +1,53 @@
+"""VICReg (arXiv 2105.04906)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from solo.losses import over_pairs, vicreg_loss
+from solo.losses.vicreg import invariance_loss
+from solo.methods.base import Loss, MethodKwargs, SSLMethod
+
+
+class VICRegKwargs(MethodKwargs):
+    """``method_kwargs`` of ``vicreg``."""
+
+    sim_loss_weight: float = Field(25.0, ge=0)
+    """Weight of invariance."""
+    var_loss_weight: float = Field(25.0, ge=0)
+    """Weight of variance, summed over two views."""
+    cov_loss_weight: float = Field(1.0, ge=0)
+    """Weight of covariance, summed over two views."""
+    non_neg: bool = False
+    """Rectify the embedding (the ReLU of `rectified_mlp`, outside the projector)."""
+
+    @property
+    def is_rectified(self) -> bool:
+        """Whether embeddings are sparse."""
+        return self.non_neg or super().is_rectified
+
+
+class VICReg(SSLMethod):
+    """Invariance, variance and covariance, over all pairs of views."""
+
+    Kwargs: ClassVar[type[MethodKwargs]] = VICRegKwargs
+    kwargs: VICRegKwargs
+
+    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+        """See the class."""
+        options = self.kwargs
+        if options.non_neg:
+            z = torch.relu(z)
+        loss = partial(
+            vicreg_loss,
+            sim_loss_weight=options.sim_loss_weight,
+            var_loss_weight=options.var_loss_weight,
+            cov_loss_weight=options.cov_loss_weight,
+        )
+        total = over_pairs(loss, z)
+        return Loss(total, {"vicreg_loss": total, "invariance_loss": invariance_loss(z.detach())})

@@ -1,0 +1,114 @@
+"""Every method: it trains, resumes bit for bit, and does what its file says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from test_checkpoint import cut_short
+from test_pretrain import last, rows, state, tiny
+
+from solo.config import ConfigError
+from solo.methods import METHODS, SSLMethod
+from solo.methods.momentum import MomentumMethod
+from solo.pretrain import run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def options(folder: Path, method: str, **over: Any) -> dict[str, Any]:
+    content = tiny(folder, method=method, knn_eval={"enabled": False}, **over)
+    content["mlp_probe"] = {"enabled": False}
+    own = content["method_kwargs"]
+    if "num_projections" not in METHODS[method].Kwargs.model_fields:
+        own.pop("num_projections")
+    if "num_prototypes" in METHODS[method].Kwargs.model_fields:
+        own["num_prototypes"] = 32
+    return content
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_trains(method: str, tmp_path: Path) -> None:
+    """The loss of the last steps is below that of the first, and is logged by its name."""
+    content = options(tmp_path, method, max_epochs=4, limit_train_batches=None)
+    content["method_kwargs"]["logging_interval"] = 1
+    result = run(content)
+    table = rows(result.folder)
+    names = {name for row in table for name in row if name.startswith("train_")}
+    wanted = {"simclr": "train_nce_loss", "ncl": "train_nce_loss"}
+    wanted["rectified_lpjepa"] = "train_rectified_lp_jepa_loss"
+    name = wanted.get(method, f"train_{method}_loss")
+    assert name in names
+    values = [float(row[name]) for row in table if name in row]
+    assert np.mean(values[-10:]) < np.mean(values[:3]), values
+    assert result.metrics["val_acc1"] > 15
+
+
+@pytest.mark.parametrize("method", ["byol", "dino"])
+def test_a_teacher_survives_a_resume(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(options(tmp_path / "whole", method))
+    over = {"auto_resume": {"enabled": True}}
+    cut_short(monkeypatch, options(tmp_path / "cut", method, **over), 7)
+    resumed = run(options(tmp_path / "cut", method, **over))
+    first, second = state(whole), state(resumed)
+    assert any(name.startswith("teacher.") for name in first)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_how_a_teacher_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tau rises from base to 1 along a cosine; the teacher is the running mean."""
+    name = "0.conv1.weight"
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    plain = MomentumMethod.optimizer_step
+
+    def watch(self: MomentumMethod, *args: Any, **kwargs: Any) -> None:
+        before = self.teacher.state_dict()[name].clone()
+        plain(self, *args, **kwargs)
+        student = self.backbone.state_dict()[name[2:]].clone()
+        seen.append((before, student))
+        seen[-1] = (*seen[-1], self.teacher.state_dict()[name].clone())  # type: ignore[assignment]
+
+    monkeypatch.setattr(MomentumMethod, "optimizer_step", watch)
+    content = options(tmp_path, "byol", max_epochs=1)
+    content["method_kwargs"]["base_tau_momentum"] = 0.9
+    run(content)
+    assert len(seen) == 6
+    for step, (before, student, after) in enumerate(seen, start=1):  # type: ignore[misc]
+        tau = 1 - 0.1 * (math.cos(math.pi * step / 6) + 1) / 2
+        torch.testing.assert_close(after, tau * before + (1 - tau) * student)
+    assert not torch.equal(seen[0][0], seen[-1][0])
+
+
+def test_supervised_needs_labels(image_tree: Path, tmp_path: Path) -> None:
+    data = {"dataset": "custom", "train_path": str(image_tree), "no_labels": True}
+    with pytest.raises(ConfigError, match="supervised needs labels"):
+        run(options(tmp_path, "supervised", data=data, optimizer={"batch_size": 8}))
+
+
+@pytest.mark.parametrize("method", ["simclr", "vicreg", "byol"])
+def test_the_projectors_relu_is_for_everyone(method: str, tmp_path: Path) -> None:
+    content = options(tmp_path, method, max_epochs=1)
+    content["method_kwargs"]["projector_type"] = "rectified_mlp"
+    assert 0 < run(content).metrics["val_l0_sparsity_metric"] < 1
+
+
+@pytest.mark.parametrize("method", ["vicreg", "byol", "dino", "supervised", "barlow_twins"])
+def test_local_views(method: str, tmp_path: Path) -> None:
+    """Two global and two smaller views go through the same code."""
+    views = [{"crop_size": 8, "num_crops": 2}, {"crop_size": 6, "num_crops": 2}]
+    result = run(options(tmp_path, method, max_epochs=1, augmentations=views))
+    assert last(result)["global_step"] == 6
+
+
+def test_digits_has_a_recipe_for_every_method() -> None:
+    folder = ROOT / "scripts/pretrain/digits"
+    found = {yaml.safe_load(path.read_text())["method"] for path in folder.glob("*.yaml")}
+    assert found == set(METHODS)
+    assert all(issubclass(method, SSLMethod) for method in METHODS.values())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,8 +15,10 @@ import pytest
 import torch
 import yaml
 
+from solo.callbacks.checkpoint import RunInterrupted
 from solo.callbacks.folder import RunFolder
 from solo.config import ConfigError
+from solo.methods import SSLMethod
 from solo.pretrain import Result, run
 
 Command = Callable[..., CompletedProcess[str]]
@@ -88,6 +92,25 @@ def last(result: Result) -> dict[str, Any]:
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def cut_short(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], step: int) -> Path:
+    """Run until a SIGTERM arrives inside ``step``; the run's folder."""
+    plain = SSLMethod.training_step
+
+    def training_step(self: SSLMethod, batch: Any, index: int) -> Any:
+        if self.trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SSLMethod, "training_step", training_step)
+        with pytest.raises(RunInterrupted) as caught:
+            run(content)
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    (folder,) = Path(content["checkpoint"]["dir"]).glob("*/*")
+    return folder
 
 
 def test_a_runs_folder(tmp_path: Path) -> None:

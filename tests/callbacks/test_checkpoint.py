@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_pretrain import last, rows, state, tiny
+from test_pretrain import cut_short, last, rows, state, tiny
 
 from solo.callbacks.checkpoint import RunInterrupted
 from solo.callbacks.checkpoint_io import (
@@ -232,25 +232,6 @@ def test_what_a_signal_does(number: signal.Signals, code: int, tmp_path: Path) -
     content = read_checkpoint(path / "checkpoints/last.ckpt")
     assert content["global_step"] > 0
     assert json.loads((path / "environment.json").read_text())["status"] == "interrupted"
-
-
-def cut_short(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], step: int) -> Path:
-    """Run until a SIGTERM arrives inside ``step``; the run's folder."""
-    plain = SSLMethod.training_step
-
-    def training_step(self: SSLMethod, batch: Any, index: int) -> Any:
-        if self.trainer.global_step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SSLMethod, "training_step", training_step)
-        with pytest.raises(RunInterrupted) as caught:
-            run(content)
-    assert caught.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    (folder,) = Path(content["checkpoint"]["dir"]).glob("*/*")
-    return folder
 
 
 def test_a_signal_inside_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_checkpoint import cut_short
-from test_pretrain import last, rows, state, tiny
+from test_pretrain import cut_short, last, rows, state, tiny
 
 from solo.config import ConfigError
 from solo.methods import METHODS, SSLMethod

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from solo import rng
+from solo import distributed, rng
 from solo.callbacks import Checkpoints, HealthMonitor, RunFolder, RunProgress, choose_folder
 from solo.config import ConfigError, check, plain_tree
 from solo.config.evaluation import LinearConfig
@@ -50,6 +50,11 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     console.print(f"evaluating {encoder.name} ({encoder.features} features)", soft_wrap=True)
     if config.mode in ("linear", "mlp", "finetune"):
         return _train(config, encoder, console, options)
+    if distributed.launched_by_cluster():
+        raise ConfigError(
+            f"mode {config.mode} runs in one process, but several were started; start one "
+            "(srun --ntasks=1), or choose linear, mlp or finetune"
+        )
     rng.seed_global(config.seed, "evaluation")
     rows = {"few_shot": _few_shot, "fast": _fast, "knn": _knn, "sparsity": _sparsity}[config.mode](
         config, encoder, console

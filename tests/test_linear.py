@@ -161,7 +161,9 @@ def test_another_data_set(trained: Path, image_tree: Path, tmp_path: Path) -> No
     assert row["avg."].mean == pytest.approx((row["custom"].mean + row["digits"].mean) / 2)
 
 
-def test_what_stops_an_evaluation(trained: Path, image_tree: Path, tmp_path: Path) -> None:
+def test_what_stops_an_evaluation(
+    trained: Path, image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = custom(image_tree)
 
     def complaint(**more: Any) -> str:
@@ -190,6 +192,9 @@ def test_what_stops_an_evaluation(trained: Path, image_tree: Path, tmp_path: Pat
     assert "one class only (dog)" in complaint(data=single)
     assert "two are needed" in complaint(data=single, mode="linear", optimizer={"batch_size": 4})
     assert "did you mean few_shot" in complaint(few_shots={"shots": [1]})
+    with monkeypatch.context() as patch:
+        patch.setenv("SLURM_NTASKS", "2")
+        assert "runs in one process" in complaint(mode="fast")
     with pytest.raises(ConfigError, match="no run under"):
         linear.run({"checkpoint": {"dir": str(tmp_path / "nowhere")}})
 

@@ -111,3 +111,55 @@ def test_digits_has_a_recipe_for_every_method() -> None:
     found = {yaml.safe_load(path.read_text())["method"] for path in folder.glob("*.yaml")}
     assert found == set(METHODS)
     assert all(issubclass(method, SSLMethod) for method in METHODS.values())
+
+
+# What the README asks for: a loss, a method file, a recipe; and a line in METHODS.
+NEW_METHOD = '''
+"""Alignment and uniformity (arXiv 2005.10242)."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from solo import distributed
+from solo.methods.base import Loss, MethodKwargs, SSLMethod
+
+
+def uniformity_loss(z: torch.Tensor) -> torch.Tensor:
+    distances = torch.pdist(F.normalize(distributed.gather(z), dim=-1))
+    return distances.square().mul(-2).exp().mean().log()
+
+
+class UniformKwargs(MethodKwargs):
+    uniform_weight: float = Field(1.0, ge=0)
+    """Weight of uniformity."""
+
+
+class Uniform(SSLMethod):
+    Kwargs: ClassVar[type[MethodKwargs]] = UniformKwargs
+
+    def compute_loss(self, h, z, step):
+        unit = F.normalize(z, dim=-1)
+        align = distributed.all_mean((unit[0] - unit[1]).square().sum(-1).mean())
+        uniform = torch.stack([uniformity_loss(view) for view in z]).mean()
+        total = align + self.kwargs.uniform_weight * uniform
+        return Loss(total, {"uniform_loss": total})
+'''
+
+
+def test_a_new_method_in_three_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scope: dict[str, Any] = {"__name__": "uniform"}
+    exec(NEW_METHOD, scope)
+    monkeypatch.setitem(METHODS, "uniform", scope["Uniform"])
+    recipe = options(tmp_path, "uniform", max_epochs=4, limit_train_batches=None)
+    recipe["method_kwargs"]["uniform_weight"] = 0.5
+    result = run(recipe)
+    values = [
+        float(r["train_uniform_loss"]) for r in rows(result.folder) if "train_class_loss" in r
+    ]
+    assert np.mean(values[-5:]) < values[0]
+    recipe["method_kwargs"]["uniform_wieght"] = 0.5
+    with pytest.raises(ConfigError, match=r"did you mean method_kwargs\.uniform_weight"):
+        run(recipe)

@@ -27,4 +27,4 @@ if [ "$SLURM_ARRAY_TASK_ID" -ge "${#runs[@]}" ]; then exit 0; fi
 run=${runs[$SLURM_ARRAY_TASK_ID]%/}
 
 under_srun main_linear.py "${@:2}" \
-    "pretrained=$run" "name=$(basename "$run")" "checkpoint.dir=${RUNS:-trained_models}"
+    "pretrained=$run" "name=linear-$(basename "$run")" "checkpoint.dir=${RUNS:-trained_models}"

@@ -62,6 +62,12 @@ class Slurm:
             assert time.monotonic() < deadline, (self.state(job), self.log(job))
             time.sleep(0.2)
 
+    def restart(self, job: str) -> None:
+        """Start a requeued job now, where Slurm would wait two minutes for its end to settle."""
+        self.wait(job, lambda: self.state(job) == "PENDING")
+        self.wait(job, lambda: self("sinfo", "--noheader", "--format=%T") == "idle")
+        self("scontrol", "update", f"JobId={job}", "StartTime=now")
+
     def finish(self, job: str) -> str:
         self.wait(job, lambda: self.state(job) not in ("PENDING", "RUNNING", "COMPLETING"))
         return self.state(job)
@@ -118,7 +124,7 @@ def test_a_preempted_job_is_requeued_and_ends_the_same(slurm: Slurm, tmp_path: P
     assert "SIGTERM: saved" in slurm.log(job)
     saved = int(read_checkpoint(cut / "checkpoints/last.ckpt")["global_step"])
     assert 0 < saved < 120
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait two minutes
+    slurm.restart(job)
     assert slurm.finish(job) == "COMPLETED", slurm.log(job)
     assert "continuing from" in slurm.log(job)
 
@@ -143,7 +149,7 @@ def test_the_end_of_its_time_and_a_cancelled_job(slurm: Slurm, tmp_path: Path) -
     slurm("scancel", "--signal=USR1", job)  # what --signal=USR1@120 does, without the wait
     slurm.wait(job, lambda: slurm.state(job) == "PENDING")
     assert "SIGUSR1: saved" in slurm.log(job)
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.restart(job)
     slurm.wait(job, lambda: "continuing from" in slurm.log(job))
     slurm("scancel", job)
     assert slurm.finish(job) == "CANCELLED"

@@ -66,6 +66,7 @@ class Slurm:
         """Start a requeued job now, where Slurm would wait two minutes for its end to settle."""
         self.wait(job, lambda: self.state(job) == "PENDING")
         self.wait(job, lambda: self("sinfo", "--noheader", "--format=%T") == "idle")
+        time.sleep(2)  # the node refuses a job that starts in the second in which it ended
         self("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def finish(self, job: str) -> str:

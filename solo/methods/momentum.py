@@ -63,8 +63,7 @@ class MomentumMethod(SSLMethod):
         progress = min(1.0, (self.global_step + 1) / total)
         low, high = options.base_tau_momentum, options.final_tau_momentum
         tau = high - (high - low) * (math.cos(math.pi * progress) + 1) / 2
+        old: list[Tensor] = [p for part in self.teacher for p in part.parameters()]
+        new: list[Tensor] = [p for part in self._student for p in part.parameters()]
         with torch.no_grad():
-            for teacher, student in zip(self.teacher, self._student):
-                torch._foreach_lerp_(
-                    list(teacher.parameters()), list(student.parameters()), 1 - tau
-                )
+            torch._foreach_lerp_(old, new, 1 - tau)

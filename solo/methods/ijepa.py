@@ -1,0 +1,188 @@
+"""I-JEPA (arXiv 2301.08243): predict the teacher's patches from other patches of the image."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from solo import distributed, rng
+from solo.config import ConfigError
+from solo.data import Batch
+from solo.losses.ijepa import draw_masks, ijepa_loss
+from solo.methods.base import Loss, MethodKwargs
+from solo.methods.momentum import MomentumKwargs, MomentumMethod
+from solo.methods.probes import Encoded
+from solo.methods.projectors import ProjectorType
+
+
+class IJEPAKwargs(MomentumKwargs):
+    """``method_kwargs`` of ``ijepa``."""
+
+    projector_type: ProjectorType = "identity"
+    """The loss compares the backbone's own patches: there is no projector."""
+    base_tau_momentum: float = Field(0.996, ge=0, le=1)
+    """How much of the teacher each step keeps, at the start."""
+    num_blocks: int = Field(4, ge=1)
+    """Rectangles to predict in each image."""
+    min_block_scale: float = Field(0.15, gt=0, lt=1)
+    """Smallest area of a rectangle, as a part of the image's."""
+    max_block_scale: float = Field(0.2, gt=0, lt=1)
+    """Largest."""
+    pred_dim: int = Field(384, ge=4, multiple_of=4)
+    """Width of the predictor."""
+    pred_depth: int = Field(6, ge=1)
+    """Its transformer blocks."""
+    pred_heads: int = Field(6, ge=1)
+    """Heads of each."""
+
+
+class KeepPatches(nn.Module):
+    """In the place of timm's patch dropout: keep the prefix tokens and chosen patches."""
+
+    def __init__(self, prefix: int) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.kept: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, prefix + N, F] -> [B, prefix + C, F], by ``kept`` [B, C]; all where it is None."""
+        if self.kept is None:
+            return x
+        return torch.cat([x[:, : self.prefix], pick(x[:, self.prefix :], self.kept)], dim=1)
+
+
+class Predictor(nn.Module):
+    """Context patches and the places of others -> those others.
+
+    Args:
+        features: F of the backbone.
+        grid: rows and columns of patches.
+        dim, depth, heads: of the transformer.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self, features: int, grid: tuple[int, int], dim: int, depth: int, heads: int
+    ) -> None:
+        super().__init__()
+        self.inward, self.outward = nn.Linear(features, dim), nn.Linear(dim, features)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
+        self.blocks = nn.Sequential(*(Block(dim, heads, qkv_bias=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim)
+        self.register_buffer("positions", sine_positions(grid, dim), persistent=False)
+
+    def forward(self, context: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+        """context [B, C, F] at places [B, C]; targets [B, M, T] -> [B, M, T, F]."""
+        blocks, wanted = targets.shape[1:]
+        known = self.inward(context) + self.positions[places]
+        known = known.repeat_interleave(blocks, dim=0)  # [B M, C, dim]
+        asked = self.mask_token + self.positions[targets].flatten(0, 1)  # [B M, T, dim]
+        tokens = self.norm(self.blocks(torch.cat([known, asked], dim=1)))
+        made: Tensor = self.outward(tokens[:, -wanted:])
+        return made.unflatten(0, (-1, blocks))
+
+
+class IJEPA(MomentumMethod):
+    """The student sees part of the patches, a predictor guesses the teacher's of the others.
+
+    Each view is an image of its own. ViTs only. Online probes see the student's features of the
+    whole image.
+    """
+
+    Kwargs: ClassVar[type[MethodKwargs]] = IJEPAKwargs
+    min_views: ClassVar[int] = 1
+    kwargs: IJEPAKwargs
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        network = self.backbone
+        if not isinstance(network, VisionTransformer):
+            raise ConfigError(
+                f"method ijepa predicts patches, but {self.config.backbone.name} is no ViT; "
+                "choose a backbone such as vit_small"
+            )
+        if network.global_pool == "token":
+            raise ConfigError(
+                "method ijepa trains a ViT's patches, not its CLS token; set "
+                "++backbone.kwargs.class_token=false ++backbone.kwargs.global_pool=avg"
+            )
+        sizes = {entry.crop_size for entry in self.config.augmentations}
+        patch = network.patch_embed.patch_size
+        size = self.config.augmentations[0].crop_size
+        self.grid = (size // patch[0], size // patch[1])
+        if len(sizes) > 1 or min(self.grid) < 2:
+            raise ConfigError(
+                f"method ijepa needs views of one size and 2 x 2 patches or more; crop_size is "
+                f"{sorted(sizes)} and the patch {patch[0]} px"
+            )
+        self.keep = KeepPatches(network.num_prefix_tokens)
+        network.patch_drop = self.keep  # type: ignore[assignment]
+        rng.seed_global(self.config.seed, "predictor")
+        options = self.kwargs
+        self.predictor = Predictor(
+            network.num_features,
+            self.grid,
+            options.pred_dim,
+            options.pred_depth,
+            options.pred_heads,
+        )
+
+    @torch.no_grad()
+    def encode(self, views: list[Tensor]) -> Encoded:
+        """Whole images, for the probes alone."""
+        return super().encode(views)
+
+    def prepare(self, batch: Batch) -> None:
+        """Keep the images."""
+        self._images = self.normalize(batch.views[0].flatten(0, 1))
+
+    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+        """See the class."""
+        options, images = self.kwargs, self._images
+        rows = _global_rows(*h.shape[:2])
+        items = np.concatenate([np.tile(step, (len(rows), 1)), rows], axis=1)
+        scale = (options.min_block_scale, options.max_block_scale)
+        masks = draw_masks(
+            self.config.seed, step, items, self.grid, blocks=options.num_blocks, scale=scale
+        )
+        places, targets = (x.to(images.device, non_blocking=True) for x in masks)
+        mixed = self.config.precision in ("16-mixed", "bf16-mixed")
+        with torch.autocast(images.device.type, enabled=mixed):
+            with torch.no_grad():
+                wanted = self.teacher[0].forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
+            self.keep.kept = places
+            context = self.backbone.forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
+            self.keep.kept = None
+            prediction = self.predictor(context, places, targets)
+        wanted = pick(wanted.float(), targets.flatten(1)).unflatten(1, targets.shape[1:])
+        total = ijepa_loss(prediction.float(), wanted)
+        return Loss(total, {"ijepa_loss": total})
+
+    def learnable_parameters(self) -> list[Tensor]:
+        """With the predictor."""
+        return [*super().learnable_parameters(), *self.predictor.parameters()]
+
+
+def pick(x: Tensor, indices: Tensor) -> Tensor:
+    """x [B, N, F], indices [B, C] -> [B, C, F]."""
+    return x.gather(1, indices[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def sine_positions(grid: tuple[int, int], dim: int) -> Tensor:
+    """Sines and cosines of each patch's row and column, [rows * columns, dim]."""
+    rates = 10000 ** -(torch.arange(dim // 4) / (dim // 4))
+    rows, columns = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
+    angles = torch.cat([rows.flatten()[:, None] * rates, columns.flatten()[:, None] * rates], dim=1)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _global_rows(views: int, batch: int) -> np.ndarray:
+    """(view, place in the global batch) of each image on this process, [V B, 2]."""
+    own = np.arange(batch) + distributed.rank() * batch
+    return np.column_stack((np.repeat(np.arange(views), batch), np.tile(own, views)))

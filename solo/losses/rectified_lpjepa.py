@@ -11,6 +11,7 @@ K slices.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -66,7 +67,8 @@ def sorted_distance(features: Tensor, targets: Tensor, chunks: Iterable[Slices])
 
     Args:
         features: [V, N, D]; gradients flow here only.
-        targets: [V, N, D].
+        targets: samples [V, N, D], or, where the target is the same along every slice, its
+            quantiles [N], ascending.
         chunks: the slices, the same for all views.
     """
     total: Tensor = _SortedDistance.apply(features, targets, chunks)
@@ -79,19 +81,22 @@ class _SortedDistance(torch.autograd.Function):
         views, samples, dim = features.shape
         wanted = ctx.needs_input_grad[0]
         total = features.new_zeros(())
-        own, drawn = (x.reshape(-1, dim).T.contiguous() for x in (features, targets))  # [D, V N]
+        own = features.reshape(-1, dim).T.contiguous()  # [D, V N]
+        drawn = None if targets.ndim == 1 else targets.reshape(-1, dim).T.contiguous()
         gradient = torch.zeros_like(own) if wanted else None
         rows = chunk_rows(2 * views * samples, features)
         for slices in chunks:
             differences = []
-            projections = slices.project(own).split(rows), slices.project(drawn).split(rows)
-            for projection, goal in zip(*projections):
-                target = sort_rows(goal.view(-1, samples))
+            goals: Iterable[Tensor | None] = repeat(None)
+            if drawn is not None:
+                goals = slices.project(drawn).split(rows)
+            for projection, goal in zip(slices.project(own).split(rows), goals):
+                target = targets if goal is None else sort_rows(goal.view(-1, samples))
                 projected = projection.view(-1, samples)  # [k V, N]
                 if wanted:
                     values, order = sort_rows_with_order(projected)
                     difference = values.sub_(target)
-                    differences.append(projected.scatter_(1, order, difference).view_as(goal))
+                    differences.append(projected.scatter_(1, order, difference).view_as(projection))
                 else:
                     difference = sort_rows(projected).sub_(target)
                 total += torch.linalg.vector_norm(difference).square()

@@ -77,9 +77,6 @@ class LeJEPA(SSLMethod):
                 t_max=options.t_max,
                 seed=seed,
             )
-        recipes = self.config.augmentations
-        # Views of the first recipe's resolution are global; they come first in z.
-        self.global_views = sum(r.num_crops for r in recipes if r.crop_size == recipes[0].crop_size)
 
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
         """See the class."""

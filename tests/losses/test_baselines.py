@@ -23,7 +23,8 @@ from solo.losses import (
 from solo.losses.dino import updated_center
 from solo.losses.ncl import rep_relu
 from solo.losses.vicreg import covariance_loss, variance_loss
-from solo.losses.visreg import ShapeLoss, scale_loss
+from solo.losses.visreg import VISRegTest
+from solo.multivariate.directions import random_directions
 
 
 def test_golden(golden: dict[str, np.ndarray]) -> None:
@@ -86,18 +87,42 @@ def test_barlow_twins_is_numpys_correlation() -> None:
 
 
 def test_visreg() -> None:
-    """The scale term in NumPy; the shape term knows nothing of scale and place."""
-    z = torch.randn(2, 64, 6, dtype=torch.float64) * torch.arange(1, 7)
-    expected = ((1 - np.sqrt(z.numpy().var(1) + 1e-6)) ** 2).mean()
-    assert scale_loss(z).item() == pytest.approx(expected, rel=1e-10)
-    shape = ShapeLoss(num_projections=32)
-    moved = shape(3 * z + 5, (0, 0)).item()
-    assert moved == pytest.approx(shape(z, (0, 0)).item(), rel=1e-4)
+    """The three terms in NumPy; shape knows nothing of scale and place."""
+    z = torch.randn(2, 64, 6) * torch.arange(1, 7) + 3
+    test = VISRegTest(num_projections=32)
+    terms = test(z, (4, 1))
+    values = z.double().numpy()
+    mean, std = values.mean(1, keepdims=True), values.std(1, keepdims=True)
+    assert terms.center.item() == pytest.approx((mean**2).mean(), rel=1e-5)
+    assert terms.scale.item() == pytest.approx(((1 - std) ** 2).mean(), rel=1e-5)
+    directions = random_directions(z, 0, (4, 1), 0, 32).double().numpy()
+    goal = scipy.stats.norm.ppf(np.arange(1, 65) / 65)[:, None]
+    sorted_ = np.sort((values - mean) / std @ directions.T, axis=1)
+    assert terms.shape.item() == pytest.approx(((sorted_ - goal) ** 2).mean(), rel=1e-4)
+    assert test(3 * z + 5, (4, 1)).shape.item() == pytest.approx(terms.shape.item(), rel=1e-4)
     line = z[..., :1].expand_as(z)  # normal in each coordinate, but of rank 1
-    assert shape(line, (0, 0)) > 3 * shape(torch.randn_like(z), (0, 0))
-    still = (z * 1e-8).requires_grad_()  # collapsed: the gradient does not vanish
-    (gradient,) = torch.autograd.grad(scale_loss(still), still)
-    assert float(gradient.abs().max()) > 0
+    assert test(line, (0, 0)).shape > 3 * test(torch.randn_like(z), (0, 0)).shape
+
+
+def test_visregs_scale_pulls_hard_at_collapse() -> None:
+    """The gradient along the direction that widens z does not shrink with z."""
+    pulls = []
+    for size in (1e-2, 1e-6):
+        z = (size * torch.randn(1, 64, 4)).requires_grad_()
+        (gradient,) = torch.autograd.grad(VISRegTest(8)(z).scale, z)
+        pulls.append(float(gradient.norm()))
+    assert pulls[1] == pytest.approx(pulls[0], rel=0.05)
+
+
+def test_visregs_gradient_is_its_slope() -> None:
+    """Directional finite differences in float64; the divisor of shape is held."""
+    z = torch.randn(2, 12, 5, dtype=torch.float64)
+    test, way = VISRegTest(num_projections=16), torch.randn(2, 12, 5, dtype=torch.float64)
+    for name in ("center", "scale"):
+        probe = z.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(getattr(test(probe), name), probe)
+        ends = [getattr(test(z + h * way), name).item() for h in (1e-6, -1e-6)]
+        assert (gradient * way).sum().item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
 
 
 def test_byol_and_dino_pair_by_pair() -> None:
@@ -133,7 +158,6 @@ from solo.losses import (barlow_twins_loss, byol_loss, dino_loss, ncl_loss, over
                          simclr_loss, vicreg_loss)
 from solo.losses.dino import updated_center
 from solo.losses.sigreg import SIGReg
-from solo.losses.visreg import ShapeLoss, scale_loss
 torch.manual_seed(0)
 images = torch.randn(2, 16, 12, dtype=torch.float64)
 teacher = torch.randn(2, 16, 6, dtype=torch.float64)
@@ -142,7 +166,7 @@ mine = slice(rank * size, (rank + 1) * size)
 center = torch.linspace(-1, 1, 6, dtype=torch.float64)
 losses = dict(vicreg=lambda z: over_pairs(vicreg_loss, z), simclr=lambda z: simclr_loss(*z),
               ncl=lambda z: ncl_loss(*z), sigreg=SIGReg(num_slices=64),
-              barlow=lambda z: barlow_twins_loss(*z), scale=scale_loss,
+              barlow=lambda z: barlow_twins_loss(*z),
               byol=lambda z: byol_loss(z, teacher[:, mine]),
               dino=lambda z: dino_loss(z, teacher[:, mine], center))
 for name, loss in losses.items():
@@ -157,15 +181,16 @@ for name, loss in losses.items():
 results['center'] = updated_center(center, teacher[:, mine])
 """
 
-SHAPE = """
-from solo.losses.visreg import ShapeLoss
+VISREG = """
+from solo.losses.visreg import VISRegTest
+from solo.multivariate.directions import random_directions
 torch.manual_seed(0)
 images = torch.randn(2, 16, 12)
 size = 16 // world
 torch.manual_seed(1)
 network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(12, 6))
 z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (2, size))
-value = ShapeLoss(num_projections=32)(z, (0, 0))
+value = sum(VISRegTest(num_projections=32)(z, (0, 0)))
 value.backward()
 results['value'] = value.detach().double()
 results['gradient'] = network.module.weight.grad.double()
@@ -176,11 +201,11 @@ def test_one_process_and_two_agree(agree: Callable[[str], None]) -> None:
     agree(SCRIPT)
 
 
-def test_visregs_shape_on_one_process_and_two(
+def test_visreg_on_one_process_and_two(
     processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
 ) -> None:
     """In float32, as the sorted distance computes."""
-    (one,) = processes(SHAPE, 1)
-    for other in processes(SHAPE, 2):
+    (one,) = processes(VISREG, 1)
+    for other in processes(VISREG, 2):
         for name, value in one.items():
             torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6)

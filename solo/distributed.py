@@ -87,6 +87,15 @@ def gather(x: Tensor, dim: int = 0) -> Tensor:
     return torch.cat(parts.unbind(0), dim=dim)
 
 
+def gather_uneven(x: Tensor, fill: int = -1) -> Tensor:
+    """Rows of ``x`` of all processes, whose numbers may differ; the gaps are rows of ``fill``."""
+    if not is_distributed():
+        return x
+    longest = int(all_largest(torch.tensor(len(x), device=x.device)))
+    filling = x.new_full((longest - len(x), *x.shape[1:]), fill)
+    return gather(torch.cat((x, filling)))
+
+
 def all_sum(x: Tensor) -> Tensor:
     """Elementwise sum of ``x`` over processes; differentiable."""
     return _AllSum.apply(x) if is_distributed() else x

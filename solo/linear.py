@@ -27,6 +27,7 @@ from solo.evaluation.logistic import accuracy, fit_logistic
 from solo.evaluation.retrieval import compare_retrieval
 from solo.evaluation.sparsity import marginal_distance, sparsity_summary
 from solo.evaluation.training import TrainedProbe
+from solo.methods.probes import mean_average_precision
 from solo.optim import OPTIMIZER_KWARGS
 from solo.pretrain.training import build_trainer, fit, loggers, prepare, run_folder
 
@@ -160,7 +161,9 @@ def _fast(config: LinearConfig, encoder: Encoder, console: Console) -> list[dict
     classifier = fit_logistic(train.x.to(where), train.labels.to(where), outputs, config.l2)
     scores = classifier.scores(val.x.to(where)).cpu()
     found: dict[str, Any] = {"model": encoder.name, "acc1": accuracy(scores, val.labels)}
-    if val.labels.ndim == 1 and outputs >= 5:
+    if val.labels.ndim > 1:
+        found["map"] = mean_average_precision(scores, val.labels)
+    elif outputs >= 5:
         best = scores.topk(5).indices == val.labels[:, None]
         found["acc5"] = 100 * float(best.any(1).float().mean())
     return [found]
@@ -169,6 +172,8 @@ def _fast(config: LinearConfig, encoder: Encoder, console: Console) -> list[dict
 def _knn(config: LinearConfig, encoder: Encoder, console: Console) -> list[dict[str, Any]]:
     """A row for each setting, the best first; then retrieval, of sparse features as CSR."""
     split = _splits(config, config.data.dataset)
+    if split.train.labels.ndim > 1:
+        raise ConfigError("knn needs one class an image; these have attributes (mode=fast)")
     train, val = _both(config, encoder, encoder, split, console, config.data.dataset)
     where = device()
     found = knn_grid(
@@ -237,7 +242,8 @@ def _train(
         fit(trainer, probe, data, folder, console, "main_linear.py")
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row: dict[str, Any] = {"model": encoder.name, "mode": config.mode}
-        row |= {name: metrics[name] for name in ("val_acc1", "val_acc5") if name in metrics}
+        names = ("val_acc1", "val_acc5", "val_map")
+        row |= {name: metrics[name] for name in names if name in metrics}
         rows = [row]
         if trainer.is_global_zero:
             _write(folder, config, rows, console)

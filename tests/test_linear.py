@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from conftest import write_celeba, write_images
 from test_pretrain import rows, tiny, words_of
 
 from solo import linear
@@ -159,6 +159,27 @@ def test_another_data_set(trained: Path, image_tree: Path, tmp_path: Path) -> No
     result = evaluate(trained, tmp_path, **keys, few_shot=few)
     row = result.rows[-1]
     assert row["avg."].mean == pytest.approx((row["custom"].mean + row["digits"].mean) / 2)
+
+
+def test_attributes_of_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CelebA: pretrain with online probes, then the probes that take attributes."""
+    write_celeba(tmp_path, 24, monkeypatch)
+    keys = {"data": {"dataset": "celeba", "train_path": str(tmp_path), "num_workers": 0}}
+    views = [{"crop_size": 32, "num_crops": 2}]
+    small = {"batch_size": 4}
+    done = pretrain(tiny(tmp_path / "runs", **keys, augmentations=views, optimizer=small))
+    assert {"val_map", "val_proj_map", "val_mlp_map", "val_proj_mlp_map"} <= set(done.metrics)
+    assert 0 < done.metrics["val_map"] <= 100 and "val_knn_acc1" not in done.metrics
+    (fast,) = evaluate(done.folder, tmp_path / "fast", mode="fast").rows
+    (linear,) = evaluate(
+        done.folder, tmp_path / "linear", mode="linear", optimizer=small, max_epochs=1
+    ).rows
+    for row, prefix in ((fast, ""), (linear, "val_")):
+        assert 0 < row[f"{prefix}map"] <= 100 and 0 <= row[f"{prefix}acc1"] <= 100
+        assert f"{prefix}acc5" not in row
+    for mode in ("few_shot", "knn"):
+        with pytest.raises(ConfigError, match="attributes"):
+            evaluate(done.folder, tmp_path / "out", mode=mode)
 
 
 def test_what_stops_an_evaluation(

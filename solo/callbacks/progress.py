@@ -16,6 +16,7 @@ from solo.methods import SSLMethod
 SHOWN = {
     "train_l0_sparsity_metric": "l0",
     "val_acc1": "val acc",
+    "val_map": "mAP",
     "val_knn_acc1": "knn",
 }
 

@@ -384,12 +384,6 @@ class Config(RunConfig):
     """Compile backbone and projector with torch.compile; the first steps take minutes. On a CPU it
     needs a C++ compiler."""
 
-    @model_validator(mode="after")
-    def _enough_views(self) -> Config:
-        if sum(entry.num_crops for entry in self.augmentations) < 2:
-            raise fault("augmentations make one view an image; at least 2 are needed (num_crops)")
-        return self
-
     @property
     def kind(self) -> str:
         """The method's name."""

@@ -15,7 +15,7 @@ from solo import distributed, rng
 from solo.config.evaluation import LinearConfig
 from solo.data import Batch
 from solo.evaluation.encoders import Encoder
-from solo.methods.probes import Scores, correct, label_loss, labelled, means, mlp_head
+from solo.methods.probes import Tally, correct, label_loss, labelled, mlp_head
 from solo.optim import build_optimizer, parameter_groups, scheduled
 
 
@@ -58,7 +58,7 @@ class TrainedProbe(pl.LightningModule):
         if mixes and self.trains_all and not multilabel:
             self.mix = v2.RandomChoice(mixes)
         self.logged = False
-        self._val_scores: list[Scores] = []
+        self._tally = Tally()
         self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> TrainedProbe:
@@ -106,18 +106,11 @@ class TrainedProbe(pl.LightningModule):
         x = self.encoder(batch.views[0][0])
         with torch.autocast(x.device.type, enabled=False):
             logits = self.head(x.float())
-            scores = Scores(count=labelled(batch.labels), loss=label_loss(logits, batch.labels))
-            for k, hits in correct(logits, batch.labels).items():
-                scores[f"acc{k}"] = hits
-        self._val_scores.append(scores)
+        self._tally.add({"": logits}, batch.labels)
 
     def on_validation_epoch_end(self) -> None:
         """Over all processes' images."""
-        names = list(self._val_scores[0])
-        columns = [torch.stack([s[n].float() for s in self._val_scores]).sum() for n in names]
-        scores = Scores(zip(names, distributed.all_sum(torch.stack(columns))))
-        self.log_dict({f"val_{name}": value for name, value in means(scores).items()})
-        self._val_scores.clear()
+        self.log_dict({f"val_{name}": value for name, value in self._tally.finish().items()})
 
     def configure_optimizers(self) -> Any:
         """Head and, in finetune, the network, whose rates fall from layer to layer."""

@@ -7,12 +7,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from solo.config import Config, resolve
+from solo.config import Config, ConfigError, resolve
 from solo.data import ImageData, Normalize
 from solo.methods.barlow_twins import BarlowTwins
 from solo.methods.base import MethodKwargs, SSLMethod
 from solo.methods.byol import BYOL
 from solo.methods.dino import DINO
+from solo.methods.ijepa import IJEPA
 from solo.methods.lejepa import LeJEPA
 from solo.methods.ncl import NCL
 from solo.methods.rectified_lpjepa import RectifiedLpJEPA
@@ -28,6 +29,7 @@ METHODS: dict[str, type[SSLMethod]] = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
     "dino": DINO,
+    "ijepa": IJEPA,
     "lejepa": LeJEPA,
     "ncl": NCL,
     "rectified_lpjepa": RectifiedLpJEPA,
@@ -44,7 +46,14 @@ def resolve_config(given: DictConfig | Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: listing every fault found.
     """
-    return resolve(given, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
+    config = resolve(given, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
+    views = sum(entry.num_crops for entry in config.augmentations)
+    if views < METHODS[config.method].min_views:
+        raise ConfigError(
+            f"augmentations make one view an image; {config.method} compares views and needs at "
+            "least 2 (augmentations.0.num_crops)"
+        )
+    return config
 
 
 def build_method(config: Config, data: ImageData) -> SSLMethod:

@@ -18,7 +18,7 @@ from solo import distributed, rng
 from solo.backbones import build_backbone, has_blocks, last_two_cls
 from solo.config import Config, ConfigError, Section
 from solo.data import Batch
-from solo.methods.probes import Encoded, OnlineProbes, Scores, means
+from solo.methods.probes import Encoded, OnlineProbes, Tally, means, score
 from solo.methods.projectors import RECTIFIED, ProjectorType, build_projector
 from solo.optim import build_optimizer, parameter_groups, scheduled
 
@@ -60,6 +60,8 @@ class SSLMethod(pl.LightningModule):
     """
 
     Kwargs: ClassVar[type[MethodKwargs]] = MethodKwargs
+    min_views: ClassVar[int] = 2
+    """Views of an image that the loss needs."""
 
     def __init__(
         self,
@@ -84,6 +86,10 @@ class SSLMethod(pl.LightningModule):
             self.kwargs.proj_hidden_dim,
             self.kwargs.proj_output_dim,
         )
+        self.embedding_dim = self.kwargs.proj_output_dim
+        """D; F where there is no projector."""
+        if self.kwargs.projector_type == "identity":
+            self.embedding_dim = features
         tokens = 2 if config.linear_probe.features == "last_two_cls" else 1
         if tokens == 2 and not has_blocks(self.backbone):
             raise ConfigError(
@@ -92,15 +98,18 @@ class SSLMethod(pl.LightningModule):
             )
         self.probes: OnlineProbes | None = None
         if num_classes:
-            proj = self.kwargs.proj_output_dim if self.kwargs.add_projector_classifier else 0
+            proj = self.embedding_dim if self.kwargs.add_projector_classifier else 0
             self.probes = OnlineProbes(config, features, features * tokens, proj, num_classes)
+        recipes = config.augmentations
+        self.global_views = sum(r.num_crops for r in recipes if r.crop_size == size)
+        """How many views have the first recipe's resolution; they come first in h and z."""
         self.facts: dict[str, float] = {}
         """Numbers known before training, for the log and the summary."""
         self.logged = False
         """Whether the newest training step logged its values (callbacks follow suit)."""
         self.headline = ""
         """Name of the method's loss in the log, without "train_"."""
-        self._val_scores: list[Scores] = []
+        self._tally = Tally()
 
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
         """The method's loss on the global batch.
@@ -160,7 +169,8 @@ class SSLMethod(pl.LightningModule):
             self.headline = next(iter(logs))
             if self.probes is not None:
                 labels = batch.labels.repeat(h.shape[0], *[1] * (batch.labels.ndim - 1))
-                probe_loss, scores = self.probes(encoded.detached(), labels, metrics=log_now)
+                logits = self.probes(encoded.detached())
+                probe_loss, scores = score(logits, labels, metrics=log_now)
                 loss = loss + probe_loss
                 if log_now:
                     probe_means = means(scores)
@@ -182,19 +192,15 @@ class SSLMethod(pl.LightningModule):
         encoded = self.encode(batch.views).float().detached()
         if self.probes is not None:
             with torch.autocast(encoded.h.device.type, enabled=False):
-                self._val_scores.append(self.probes(encoded, batch.labels)[1])
+                logits = self.probes(encoded)
+            self._tally.add(logits, batch.labels)
         return {"h": encoded.h, "z": encoded.z, "labels": batch.labels}
 
     def on_validation_epoch_end(self) -> None:
         """Log the probes' results over all processes' images."""
-        if self._val_scores:
-            names = list(self._val_scores[0])
-            sums = torch.stack(
-                [torch.stack([scores[n].float() for scores in self._val_scores]) for n in names]
-            ).sum(1)
-            scores = Scores(zip(names, distributed.all_sum(sums)))
-            self.log_dict({f"val_{name}": value for name, value in means(scores).items()})
-            self._val_scores.clear()
+        if self.probes is not None:
+            found = self._tally.finish()
+            self.log_dict({f"val_{name}": value for name, value in found.items()})
 
     def configure_optimizers(self) -> Any:
         """The configured optimizer over backbone, projector and probes, and its schedule."""

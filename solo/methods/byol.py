@@ -29,7 +29,7 @@ class BYOL(MomentumMethod):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         rng.seed_global(self.config.seed, "predictor")
-        dim, hidden = self.kwargs.proj_output_dim, self.kwargs.pred_hidden_dim
+        dim, hidden = self.embedding_dim, self.kwargs.pred_hidden_dim
         self.predictor = nn.Sequential(
             nn.Linear(dim, hidden),
             nn.BatchNorm1d(hidden),

@@ -52,7 +52,7 @@ class DINO(MomentumMethod):
         super().__init__(*args, **kwargs)
         rng.seed_global(self.config.seed, "prototypes")
         options = self.kwargs
-        self.prototypes = Prototypes(options.proj_output_dim, options.num_prototypes)
+        self.prototypes = Prototypes(self.embedding_dim, options.num_prototypes)
         self._hold(self.backbone, self.projector, self.prototypes)
         self.register_buffer("center", torch.zeros(options.num_prototypes))
 

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+from solo import distributed
 from solo.config import Config
 
 
@@ -72,35 +74,88 @@ class OnlineProbes(nn.Module):
                 heads["proj_mlp"] = mlp_head(proj_features, proj_features, num_classes, layers)
         self.heads = nn.ModuleDict(heads)
 
-    def forward(
-        self, encoded: Encoded, labels: Tensor, metrics: bool = True
-    ) -> tuple[Tensor, Scores]:
-        """Losses and scores of all heads.
-
-        Args:
-            encoded: features of N images, detached.
-            labels: [N] or [N, C], -1 where there is none.
-            metrics: also count correct answers.
-
-        Returns:
-            The sum over heads of the mean loss, and the sums behind each metric.
-        """
-        count = labelled(labels)
-        scores = Scores(count=count)
-        total = encoded.h.new_zeros(())
+    def forward(self, encoded: Encoded) -> dict[str, Tensor]:
+        """Logits [N, C] of each head on the features of N images, by the prefix of its metrics."""
+        logits = {}
         for name, head in self.heads.items():
             if name == "linear":
-                logits = head(encoded.probe)
+                logits[""] = head(encoded.probe)
             else:
-                logits = head(encoded.z if name.startswith("proj") else encoded.h)
-            loss = label_loss(logits, labels)
-            total = total + loss / count.clamp(min=1)
-            if metrics:
-                prefix = "" if name == "linear" else f"{name}_"
-                scores[f"{prefix}loss"] = loss.detach()
-                for k, hits in correct(logits.detach(), labels).items():
-                    scores[f"{prefix}acc{k}"] = hits
-        return total, scores
+                logits[f"{name}_"] = head(encoded.z if name.startswith("proj") else encoded.h)
+        return logits
+
+
+def score(logits: dict[str, Tensor], labels: Tensor, metrics: bool = True) -> tuple[Tensor, Scores]:
+    """Losses and scores of all heads.
+
+    Args:
+        logits: [N, C] of each, by the prefix of its metrics.
+        labels: [N] or [N, C], -1 where there is none.
+        metrics: also count correct answers.
+
+    Returns:
+        The sum over heads of the mean loss, and the sums behind each metric.
+    """
+    count = labelled(labels)
+    scores = Scores(count=count)
+    losses = []
+    for prefix, guess in logits.items():
+        loss = label_loss(guess, labels)
+        losses.append(loss / count.clamp(min=1))
+        if metrics:
+            scores[f"{prefix}loss"] = loss.detach()
+            for k, hits in correct(guess.detach(), labels).items():
+                scores[f"{prefix}acc{k}"] = hits
+    return torch.stack(losses).sum(), scores
+
+
+class Tally:
+    """Metrics of a validation epoch, over all processes' images.
+
+    Each is a mean over labelled images; of binary attributes there is also the mean average
+    precision (``map``), which needs all answers at once.
+    """
+
+    def __init__(self) -> None:
+        self._scores: list[Scores] = []
+        self._answers: list[tuple[Tensor, Tensor]] = []
+        self._prefixes: list[str] = []
+
+    def add(self, logits: dict[str, Tensor], labels: Tensor) -> None:
+        """One batch: [N, C] of each head, and [N] or [N, C]."""
+        self._scores.append(score(logits, labels)[1])
+        if labels.ndim > 1:
+            self._prefixes = list(logits)
+            self._answers.append((torch.stack(list(logits.values()), dim=1), labels))
+
+    def finish(self) -> dict[str, Tensor]:
+        """The means by name, and a new start."""
+        names = list(self._scores[0])
+        columns = [torch.stack([s[name].float() for s in self._scores]).sum() for name in names]
+        found = means(Scores(zip(names, distributed.all_sum(torch.stack(columns)))))
+        if self._answers:
+            logits, labels = (distributed.gather_uneven(torch.cat(x)) for x in zip(*self._answers))
+            for prefix, scores in zip(self._prefixes, logits.unbind(1)):
+                value = mean_average_precision(scores, labels)
+                found[f"{prefix}map"] = torch.as_tensor(value, device=logits.device)
+        self._scores.clear()
+        self._answers.clear()
+        return found
+
+
+def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
+    """Percent; the mean over attributes of the area under precision against recall.
+
+    Args:
+        scores: [N, A], higher for more likely.
+        labels: [N, A] in {0, 1}; rows with -1, and attributes that nobody has, are left out.
+    """
+    rows = (labels >= 0).all(1)
+    present = (labels[rows] == 1).any(0)
+    if not bool(present.any()):
+        return float("nan")
+    truth, guess = labels[rows][:, present].cpu(), scores[rows][:, present].double().cpu()
+    return 100 * float(average_precision_score(truth.numpy(), guess.nan_to_num().numpy()))
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ class Supervised(SSLMethod):
     """Cross-entropy of a linear head on the embedding, over all views and labelled images."""
 
     Kwargs: ClassVar[type[MethodKwargs]] = MethodKwargs
+    min_views: ClassVar[int] = 1
 
     def __init__(self, config: Any, normalize: nn.Module, num_classes: int = 0) -> None:
         super().__init__(config, normalize, num_classes)
         if num_classes < 1:
             raise ConfigError("method supervised needs labels; data.no_labels leaves it none")
-        self.head = nn.Linear(self.kwargs.proj_output_dim, num_classes)
+        self.head = nn.Linear(self.embedding_dim, num_classes)
 
     def prepare(self, batch: Batch) -> None:
         """Keep the labels."""

@@ -102,6 +102,7 @@ def summarize(
     """The closing table."""
     rows = {
         "linear probe, backbone (val_acc1)": ("val_acc1", "{:.2f} %"),
+        "mean average precision (val_map)": ("val_map", "{:.2f} %"),
         "linear probe, projector (val_proj_acc1)": ("val_proj_acc1", "{:.2f} %"),
         "kNN, backbone (val_knn_acc1)": ("val_knn_acc1", "{:.2f} %"),
         "expected l0": ("expected_l0", "{:.3f}"),

@@ -26,6 +26,12 @@ def options(folder: Path, method: str, **over: Any) -> dict[str, Any]:
     own = content["method_kwargs"]
     if "num_projections" not in METHODS[method].Kwargs.model_fields:
         own.pop("num_projections")
+    if method == "ijepa":
+        vit = {"patch_size": 2, "embed_dim": 24, "depth": 2, "num_heads": 2}
+        vit |= {"class_token": False, "global_pool": "avg"}
+        content["backbone"] = {"name": "vit_tiny", "kwargs": vit}
+        own |= {"pred_dim": 16, "pred_depth": 1, "pred_heads": 2, "projector_type": "identity"}
+        own["add_projector_classifier"] = False
     if "num_prototypes" in METHODS[method].Kwargs.model_fields:
         own["num_prototypes"] = 32
     return content
@@ -48,7 +54,7 @@ def test_it_trains(method: str, tmp_path: Path) -> None:
     assert result.metrics["val_acc1"] > 15
 
 
-@pytest.mark.parametrize("method", ["byol", "dino"])
+@pytest.mark.parametrize("method", ["byol", "dino", "ijepa"])
 def test_a_teacher_survives_a_resume(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +89,19 @@ def test_how_a_teacher_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         tau = 1 - 0.1 * (math.cos(math.pi * step / 6) + 1) / 2
         torch.testing.assert_close(after, tau * before + (1 - tau) * student)
     assert not torch.equal(seen[0][0], seen[-1][0])
+
+
+def test_ijepa_needs_patches(tmp_path: Path) -> None:
+    content = options(tmp_path, "ijepa")
+    content["backbone"] = tiny(tmp_path)["backbone"]
+    with pytest.raises(ConfigError, match="resnet10t is no ViT"):
+        run(content)
+    content["backbone"] = {"name": "vit_tiny", "kwargs": {"embed_dim": 24, "num_heads": 2}}
+    with pytest.raises(ConfigError, match=r"not its CLS token; set .*global_pool=avg"):
+        run(content)
+    views = [{"crop_size": 8}, {"crop_size": 6}]
+    with pytest.raises(ConfigError, match="views of one size"):
+        run(options(tmp_path, "ijepa", augmentations=views))
 
 
 def test_supervised_needs_labels(image_tree: Path, tmp_path: Path) -> None:

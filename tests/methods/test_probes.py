@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from solo.config import Config
-from solo.methods.probes import Encoded, OnlineProbes, means
+from solo.methods.probes import Encoded, OnlineProbes, mean_average_precision, means, score
 from solo.methods.projectors import build_projector
 
 MLP = Config.model_validate({"mlp_probe": {"enabled": True, "num_layers": 2}})
@@ -18,7 +21,7 @@ def test_losses_and_accuracies() -> None:
     h, z, labels = torch.randn(20, 8), torch.randn(20, 4), torch.randint(0, 7, (20,))
     tokens = torch.randn(20, 6)
     labels[3:6] = -1
-    total, scores = probes(Encoded(h, z, tokens), labels)
+    total, scores = score(probes(Encoded(h, z, tokens)), labels)
     found = means(scores)
     keep = labels >= 0
     expected = 0.0
@@ -39,7 +42,7 @@ def test_losses_and_accuracies() -> None:
 def test_no_labels_at_all_cost_nothing() -> None:
     probes = OnlineProbes(Config(), 8, 8, 0, num_classes=3)
     h = torch.randn(4, 8)
-    total, scores = probes(Encoded(h, torch.zeros(4, 0), h), torch.full((4,), -1))
+    total, scores = score(probes(Encoded(h, torch.zeros(4, 0), h)), torch.full((4,), -1))
     assert total == 0 and set(scores) == {"count", "loss", "acc1"}
     assert means(scores)["acc1"] == 0
 
@@ -48,13 +51,52 @@ def test_attributes() -> None:
     probes = OnlineProbes(Config(), 8, 8, 0, num_classes=3)
     h, labels = torch.randn(10, 8), torch.randint(0, 2, (10, 3))
     labels[4] = -1
-    total, scores = probes(Encoded(h, torch.zeros(10, 0), h), labels)
+    total, scores = score(probes(Encoded(h, torch.zeros(10, 0), h)), labels)
     keep = torch.arange(10) != 4
     logits = probes.heads["linear"](h)[keep]
     expected = F.binary_cross_entropy_with_logits(logits, labels[keep].float())
     torch.testing.assert_close(total, expected)
     right = ((logits > 0).long() == labels[keep]).float().mean() * 100
     torch.testing.assert_close(means(scores)["acc1"], right)
+
+
+def test_mean_average_precision() -> None:
+    """Precision at each hit, averaged over hits, then over attributes that somebody has."""
+    scores, labels = torch.randn(30, 4), torch.randint(0, 2, (30, 4))
+    labels[:, 2] = 0
+    labels[7] = -1
+    found = []
+    for a in (0, 1, 3):
+        order = sorted((i for i in range(30) if i != 7), key=lambda i: -scores[i, a])
+        hits = [int(labels[i, a]) for i in order]
+        at = [sum(hits[: n + 1]) / (n + 1) for n, hit in enumerate(hits) if hit]
+        found.append(sum(at) / len(at))
+    expected = 100 * sum(found) / 3
+    assert mean_average_precision(scores, labels) == pytest.approx(expected, rel=1e-9)
+    assert np.isnan(mean_average_precision(scores, labels * 0))
+
+
+TALLY = """
+from solo.methods.probes import Tally
+torch.manual_seed(0)
+logits, labels = torch.randn(20, 2, 5).double(), torch.randint(0, 2, (20, 5))
+tally = Tally()
+for start, stop in ([(0, 9), (9, 20)] if world == 1 else [[(0, 4), (4, 7)], [(7, 20)]][rank]):
+    rows = slice(start, stop)
+    tally.add({'': logits[rows, 0], 'proj_': logits[rows, 1]}, labels[rows])
+results.update(tally.finish())
+assert set(results) == {'loss', 'acc1', 'map', 'proj_loss', 'proj_acc1', 'proj_map'}
+"""
+
+
+def test_a_tally_on_one_process_and_two(
+    processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
+) -> None:
+    """Batches of different sizes on the processes."""
+    (one,) = processes(TALLY, 1)
+    for other in processes(TALLY, 2):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "rectified_mlp"])

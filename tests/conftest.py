@@ -8,10 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
+import torchvision
+from omegaconf import OmegaConf
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +24,17 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # share the cores, here and in st
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+RECIPES = sorted((ROOT / "scripts/pretrain").glob("*/*.yaml"))
+
+
+def compose(path: Path) -> dict[str, Any]:
+    """A recipe as Hydra puts it together."""
+    with hydra.initialize_config_dir(str(path.parent), version_base="1.3"):
+        tree = OmegaConf.to_container(hydra.compose(path.stem))
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +59,32 @@ def write_images(folder: Path, classes: list[str], count: int, size: int = 40) -
             image = Image.fromarray(coarse).resize((size + i % 7, size))
             image.save(folder / name / f"{name}_{i}.JPEG")
     return folder
+
+
+def write_celeba(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``folder/celeba`` as torchvision lays it out: every second image is for validation.
+
+    Attribute a of image i is there where i // 2 + a is even.
+    """
+    root = write_images(folder / "celeba", ["img_align_celeba"], count)
+    files = [f"img_align_celeba_{i}.JPEG" for i in range(count)]
+    attributes = [
+        " ".join("1" if (i // 2 + a) % 2 == 0 else "-1" for a in range(40)) for i in range(count)
+    ]
+    tables = {
+        "identity_CelebA": ["1"] * count,
+        "list_eval_partition": [str(i % 2) for i in range(count)],
+        "list_bbox_celeba": ["1 1 1 1"] * count,
+        "list_landmarks_align_celeba": [" ".join("1" * 10)] * count,
+        "list_attr_celeba": attributes,
+    }
+    for name, rows in tables.items():
+        lines = [f"{file} {row}" for file, row in zip(files, rows)]
+        width = len(rows[0].split())
+        if width > 1:  # these have a header
+            lines = [str(count), " ".join(f"a{i}" for i in range(width)), *lines]
+        (root / f"{name}.txt").write_text("\n".join(lines))
+    monkeypatch.setattr(torchvision.datasets.CelebA, "_check_integrity", lambda self: True)
 
 
 @pytest.fixture

@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from conftest import write_images
+from conftest import RECIPES, compose, write_images
 from test_pretrain import last, merged
 
 from solo.pretrain import run
-
-ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "scripts/pretrain").glob("*/*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +29,7 @@ def small(recipe: dict[str, Any], images: Path, folder: Path) -> dict[str, Any]:
     own = recipe.get("method_kwargs", {})
     sizes = {"proj_hidden_dim": 16, "proj_output_dim": 16, "num_projections": 32, "num_slices": 16}
     sizes |= {"num_prototypes": 16, "pred_hidden_dim": 16}
+    sizes |= {"pred_dim": 16, "pred_depth": 1, "pred_heads": 2}
     over = {
         "backbone": {"kwargs": kwargs},
         "method_kwargs": {key: value for key, value in sizes.items() if key in own},
@@ -60,6 +57,6 @@ def small(recipe: dict[str, Any], images: Path, folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_two_steps(path: Path, images: Path, tmp_path: Path) -> None:
-    result = run(small(yaml.safe_load(path.read_text()), images, tmp_path))
+    result = run(small(compose(path), images, tmp_path))
     assert last(result)["global_step"] == 2
     assert 0 <= result.metrics["val_acc1"] <= 100

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from conftest import RECIPES, compose
 from omegaconf import OmegaConf
 
 from solo.config import Config, ConfigError, Section, declared_keys, resolve
@@ -16,7 +17,6 @@ from solo.config.cli import force_overrides
 from solo.methods import METHODS, resolve_config
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted((ROOT / "scripts/pretrain").rglob("*.yaml"))
 
 
 def complaint(tree: dict[str, Any]) -> str:
@@ -82,6 +82,7 @@ def test_saved_config_reproduces_the_run() -> None:
         ({"precision": "8"}, ["precision is '8'", "bf16-mixed"]),
         ({"data": {"fraction": 0}}, ["fraction is 0", "-1"]),
         ({"augmentations": [{"num_crops": 1}]}, ["one view", "at least 2"]),
+        ({"method": "byol", "augmentations": [{"num_crops": 1}]}, ["one view", "byol", "2"]),
         ({"scheduler": {"name": "step"}}, ["lr_decay_steps"]),
         ({"name": "a/b"}, ["name is 'a/b'"]),
         ({"method": "rectified_lpjep"}, ["rectified_lpjep", "did you mean rectified_lpjepa"]),
@@ -152,9 +153,7 @@ GOLDEN = json.loads((ROOT / "tests/golden/recipes.json").read_text())
 
 @pytest.mark.parametrize("name", [n for n, row in GOLDEN.items() if row["method"] in METHODS])
 def test_recipes_hold_the_published_values(name: str) -> None:
-    config = resolve_config(
-        yaml.safe_load((ROOT / "scripts/pretrain" / name).read_text())
-    ).to_dict()
+    config = resolve_config(compose(ROOT / "scripts/pretrain" / name)).to_dict()
     ours = flat(config)
     for key, value in GOLDEN[name].items():
         if key != "augmentations":
@@ -171,6 +170,13 @@ def test_recipes_hold_the_published_values(name: str) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_recipes_resolve_and_open_with_their_command(path: Path) -> None:
-    resolve_config(yaml.safe_load(path.read_text()))
+    resolve_config(compose(path))
     head = path.read_text().split("\n\n")[0]
     assert "main_pretrain.py" in head and "Cost:" in head
+    assert (
+        f"--config-name={path.name}" in head
+        or f"--config-name {path.stem}" in head
+        or (
+            path.stem == "rectified_lpjepa"  # the default
+        )
+    )

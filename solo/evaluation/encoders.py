@@ -20,7 +20,6 @@ from solo.config.schema import Backbone
 from solo.data import Normalize
 from solo.data.datasets import IMAGENET_MEAN, IMAGENET_STD, dataset_spec
 from solo.methods import resolve_config
-from solo.methods.projectors import build_projector
 
 FeatureName = Literal["backbone", "projector", "last_two_cls"]
 
@@ -221,13 +220,7 @@ def _ours(
     spec = dataset_spec(config.data.dataset)
     size = config.augmentations[0].crop_size
     network = build_backbone(config.backbone.name, config.backbone.kwargs, size)
-    kwargs = config.method_kwargs
-    projector = build_projector(
-        kwargs.projector_type,
-        int(network.num_features),  # type: ignore[arg-type]
-        kwargs.proj_hidden_dim,
-        kwargs.proj_output_dim,
-    )
+    projector = config.method_kwargs.build_projector(int(network.num_features))  # type: ignore[arg-type]
     for part, module in (("backbone.", network), ("projector.", projector)):
         state = {
             name.removeprefix(part): value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -17,12 +18,19 @@ def rep_relu(z: Tensor) -> Tensor:
     return smooth + (torch.relu(z) - smooth).detach()
 
 
+NonNegative = Literal["relu", "rep_relu"]
+RECTIFIERS: dict[NonNegative, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "rep_relu": rep_relu,
+}
+
+
 def ncl_loss(
     z1: Tensor,
     z2: Tensor,
     *,
     temperature: float = 0.2,
-    non_neg: Literal["relu", "rep_relu"] = "relu",
+    non_neg: NonNegative = "relu",
 ) -> Tensor:
     """NT-Xent of rectified embeddings, normalised after the rectification.
 
@@ -31,5 +39,5 @@ def ncl_loss(
         temperature: divides the cosine similarities, > 0.
         non_neg: how z becomes non-negative; both have the same value.
     """
-    rectify = {"relu": torch.relu, "rep_relu": rep_relu}[non_neg]
+    rectify = RECTIFIERS[non_neg]
     return simclr_loss(rectify(z1), rectify(z2), temperature=temperature)

@@ -42,6 +42,16 @@ class MethodKwargs(Section):
         """Whether embeddings are sparse."""
         return self.projector_type in RECTIFIED
 
+    def build_projector(self, in_features: int) -> nn.Sequential:
+        """Backbone features to the embedding, untrained."""
+        return build_projector(
+            self.projector_type, in_features, self.proj_hidden_dim, self.proj_output_dim
+        )
+
+    def embedding_dim(self, in_features: int) -> int:
+        """D: that of the projector, or F without one."""
+        return in_features if self.projector_type == "identity" else self.proj_output_dim
+
 
 class Loss(NamedTuple):
     """A method's loss, and the values to log (names without "train_"), the loss itself first."""
@@ -78,18 +88,9 @@ class SSLMethod(pl.LightningModule):
         self.backbone = build_backbone(config.backbone.name, config.backbone.kwargs, size)
         if config.channels_last:
             self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # In a list of a tuple: not registered a second time.
         features = int(self.backbone.num_features)  # type: ignore[arg-type]
-        self.projector = build_projector(
-            self.kwargs.projector_type,
-            features,
-            self.kwargs.proj_hidden_dim,
-            self.kwargs.proj_output_dim,
-        )
-        self.embedding_dim = self.kwargs.proj_output_dim
-        """D; F where there is no projector."""
-        if self.kwargs.projector_type == "identity":
-            self.embedding_dim = features
+        self.projector = self.kwargs.build_projector(features)
+        self.embedding_dim = self.kwargs.embedding_dim(features)
         tokens = 2 if config.linear_probe.features == "last_two_cls" else 1
         if tokens == 2 and not has_blocks(self.backbone):
             raise ConfigError(

@@ -6,9 +6,10 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from solo.losses import ncl_loss, over_pairs, simclr_loss
+from solo.losses import over_pairs, simclr_loss
+from solo.losses.ncl import RECTIFIERS, NonNegative
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
 from solo.methods.projectors import ProjectorType
 
@@ -20,7 +21,7 @@ class NCLKwargs(MethodKwargs):
     """`standard` is Linear-ReLU-Linear."""
     temperature: float = Field(0.2, gt=0)
     """Divides the cosine similarities."""
-    non_neg: Literal["relu", "rep_relu"] | None = "rep_relu"
+    non_neg: NonNegative | None = "rep_relu"
     """How embeddings become non-negative: `rep_relu` is ReLU with GELU's gradient; null leaves
     them as they are, which is SimCLR."""
     normalize: Literal["dim"] = "dim"
@@ -38,18 +39,36 @@ class NCLKwargs(MethodKwargs):
     power_iter: Literal[1] = 1
     """See drop."""
 
+    @property
+    def is_rectified(self) -> bool:
+        """Whether embeddings are sparse."""
+        return self.non_neg is not None or super().is_rectified
+
+    def build_projector(self, in_features: int) -> nn.Sequential:
+        """With the rectification at its end, so that all who use embeddings see them sparse."""
+        projector = super().build_projector(in_features)
+        return projector.append(Rectifier(self.non_neg)) if self.non_neg else projector
+
+
+class Rectifier(nn.Module):
+    """``relu`` or ``rep_relu``."""
+
+    def __init__(self, kind: NonNegative) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[..] -> [..], non-negative."""
+        return RECTIFIERS[self.kind](z)
+
 
 class NCL(SSLMethod):
-    """NT-Xent of non-negative embeddings over all pairs of views."""
+    """NT-Xent of the projector's non-negative embeddings over all pairs of views."""
 
     Kwargs: ClassVar[type[MethodKwargs]] = NCLKwargs
     kwargs: NCLKwargs
 
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
         """See the class."""
-        options = self.kwargs
-        loss = partial(simclr_loss, temperature=options.temperature)
-        if options.non_neg is not None:
-            loss = partial(ncl_loss, temperature=options.temperature, non_neg=options.non_neg)
-        total = over_pairs(loss, z)
+        total = over_pairs(partial(simclr_loss, temperature=self.kwargs.temperature), z)
         return Loss(total, {"nce_loss": total})

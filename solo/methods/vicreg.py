@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from solo.losses import over_pairs, vicreg_loss
 from solo.losses.vicreg import invariance_loss
@@ -24,12 +23,17 @@ class VICRegKwargs(MethodKwargs):
     cov_loss_weight: float = Field(1.0, ge=0)
     """Weight of covariance, summed over two views."""
     non_neg: bool = False
-    """Rectify the embedding (the ReLU of `rectified_mlp`, outside the projector)."""
+    """Rectify the embedding, as `rectified_mlp` does."""
 
     @property
     def is_rectified(self) -> bool:
         """Whether embeddings are sparse."""
         return self.non_neg or super().is_rectified
+
+    def build_projector(self, in_features: int) -> nn.Sequential:
+        """With the ReLU of ``non_neg``."""
+        projector = super().build_projector(in_features)
+        return projector.append(nn.ReLU()) if self.non_neg else projector
 
 
 class VICReg(SSLMethod):
@@ -41,8 +45,6 @@ class VICReg(SSLMethod):
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
         """See the class."""
         options = self.kwargs
-        if options.non_neg:
-            z = torch.relu(z)
         loss = partial(
             vicreg_loss,
             sim_loss_weight=options.sim_loss_weight,

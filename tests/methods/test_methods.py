@@ -13,6 +13,7 @@ import yaml
 from test_pretrain import cut_short, last, rows, state, tiny
 
 from solo.config import ConfigError
+from solo.evaluation.encoders import load_encoder
 from solo.methods import METHODS, SSLMethod
 from solo.methods.momentum import MomentumMethod
 from solo.pretrain import run
@@ -102,6 +103,19 @@ def test_ijepa_needs_patches(tmp_path: Path) -> None:
     views = [{"crop_size": 8}, {"crop_size": 6}]
     with pytest.raises(ConfigError, match="views of one size"):
         run(options(tmp_path, "ijepa", augmentations=views))
+
+
+@pytest.mark.parametrize(("method", "option"), [("ncl", "rep_relu"), ("vicreg", True)])
+def test_rectified_baselines(method: str, option: Any, tmp_path: Path) -> None:
+    """The run's own metric, and who loads the projector later, see the sparse embedding."""
+    content = options(tmp_path, method, max_epochs=1)
+    content["method_kwargs"] |= {"non_neg": option, "projector_type": "mlp"}
+    result = run(content)
+    assert 0.1 < result.metrics["val_l0_sparsity_metric"] < 0.9
+    encoder = load_encoder(str(result.folder), features="projector").eval()
+    with torch.no_grad():
+        z = encoder(torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8))
+    assert float(z.min()) == 0 and 0.1 < float((z > 0).float().mean()) < 0.9
 
 
 def test_supervised_needs_labels(image_tree: Path, tmp_path: Path) -> None:

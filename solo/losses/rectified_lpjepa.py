@@ -20,7 +20,6 @@ from torch.autograd.function import once_differentiable
 
 from solo import distributed, rng
 from solo.distributions import GeneralizedGaussian
-from solo.losses.sorting import sort_rows, sort_rows_with_order
 from solo.losses.vicreg import invariance_loss
 from solo.multivariate.directions import (
     Slices,
@@ -29,6 +28,7 @@ from solo.multivariate.directions import (
     random_chunks,
     structured_chunks,
 )
+from solo.univariate.sorting import sort_rows, sort_rows_with_order
 
 ProjectionVectorsType = Literal[
     "random", "structured", "torch_svd_and_random", "torch_svd_bottom_half_eigen_and_random"

@@ -12,6 +12,7 @@ from solo import distributed
 from solo.multivariate.base import MultivariateTest
 from solo.multivariate.directions import random_directions
 from solo.univariate import OrderTest, UnivariateTest
+from solo.univariate.sorting import ascending
 
 
 class SlicingUnivariateTest(MultivariateTest):
@@ -86,6 +87,6 @@ class SlicingUnivariateTest(MultivariateTest):
         samples = distributed.gather(x, dim=x.ndim - 2)
         start, stop = distributed.share(self.num_slices)
         projected = self._directions(x, step, start, stop) @ samples.mT  # [..., share, N]
-        own = test.of_sorted(projected.sort(dim=-1).values)
+        own = test.of_sorted(ascending(projected))
         others = (start, self.num_slices - stop)
         return distributed.all_sum(F.pad(own, others))

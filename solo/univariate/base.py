@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
+from solo.univariate.sorting import ascending
 
 
 class UnivariateTest(nn.Module, ABC):
@@ -37,7 +38,7 @@ class OrderTest(UnivariateTest):
         """[..., N, K] -> [..., K]."""
         check_samples(x)
         columns = distributed.gather(x, dim=x.ndim - 2).mT.contiguous()  # sorts run along memory
-        return self.of_sorted(columns.sort(dim=-1).values)
+        return self.of_sorted(ascending(columns))
 
     @abstractmethod
     def of_sorted(self, x: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from solo.losses.rectified_lpjepa import (
     sliced_wasserstein,
     sorted_distance,
 )
-from solo.losses.sorting import sort_rows, sort_rows_with_order
 from solo.multivariate.directions import (
     BLOCK,
     dense_chunks,
@@ -169,20 +168,6 @@ def test_structured_slices_estimate_the_same_distance(dim: int) -> None:
     bias = (difference.square().sum() - noise).clamp(min=0).sqrt()
     assert bias < 0.03 * slopes["random"].mean(0).norm()
     assert slopes["structured"].var(0).sum() < 0.5 * slopes["random"].var(0).sum()
-
-
-def test_sorting_rows() -> None:
-    x = torch.randn(40, 33) * 10
-    x[0], x[1, ::2], x[2, 3], x[3, 4] = 0.0, -0.0, -torch.inf, torch.inf
-    x[4] = x[4].round()  # ties
-    expected = x.sort(dim=-1, stable=True)
-    values, order = sort_rows_with_order(x)
-    assert torch.equal(values, expected.values)
-    assert torch.equal(x.gather(1, order), values)
-    assert torch.equal(order[4], expected.indices[4])
-    assert torch.equal(sort_rows(x.clone()), expected.values)
-    double = sort_rows_with_order(x.double())
-    assert torch.equal(double[0], expected.values.double())
 
 
 def test_gradient_of_the_sorted_distance() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -59,6 +60,24 @@ def write_images(folder: Path, classes: list[str], count: int, size: int = 40) -
             image = Image.fromarray(coarse).resize((size + i % 7, size))
             image.save(folder / name / f"{name}_{i}.JPEG")
     return folder
+
+
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, cls: Any, coarse: bool) -> None:
+    """CIFAR's pickled batches with ten images each, and their checksums."""
+    random = np.random.default_rng(0)
+    folder = root / cls.base_folder
+    folder.mkdir(parents=True)
+    key = "fine_labels" if coarse else "labels"
+    names = [name for name, _ in [*cls.train_list, *cls.test_list]]
+    for name in names:
+        pixels = random.integers(0, 256, (10, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, key: list(range(10))}))
+    classes = {"fine_label_names": [f"c{i}" for i in range(100)]}
+    meta = classes if coarse else {"label_names": [f"c{i}" for i in range(10)]}
+    (folder / cls.meta["filename"]).write_bytes(pickle.dumps(meta))
+    for attribute in ("train_list", "test_list"):
+        monkeypatch.setattr(cls, attribute, [[name, None] for name, _ in getattr(cls, attribute)])
+    monkeypatch.setitem(cls.meta, "md5", None)
 
 
 def write_celeba(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Every recipe that lies in scripts/pretrain: it builds and takes two steps on small images."""
+"""Every recipe that lies in scripts/pretrain: it builds and takes two steps on stand-in data."""
 
 from __future__ import annotations
 
@@ -6,20 +6,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RECIPES, compose, write_images
+from conftest import RECIPES, compose, write_celeba, write_cifar, write_images
 from test_pretrain import last, merged
+from torchvision import datasets as tv
 
 from solo.pretrain import run
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of four images."""
-    return write_images(tmp_path_factory.mktemp("images"), ["a", "b", "c"], 4)
+def stand_in(
+    recipe: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Some images in the layout of the recipe's data set, and where they are."""
+    name = recipe["data"]["dataset"]
+    if name == "digits":
+        return {}
+    if name in ("cifar10", "cifar100"):
+        cls = {"cifar10": tv.CIFAR10, "cifar100": tv.CIFAR100}[name]
+        write_cifar(folder, monkeypatch, cls, coarse=name == "cifar100")
+    elif name == "celeba":
+        write_celeba(folder, 16, monkeypatch)
+    else:
+        for part in ("train", "val"):
+            write_images(folder / part, ["n01558993", "n01692333", "n01729322"], 4)
+        return {"train_path": str(folder / "train"), "val_path": str(folder / "val")}
+    return {"train_path": str(folder), "val_path": str(folder)}
 
 
-def small(recipe: dict[str, Any], images: Path, folder: Path) -> dict[str, Any]:
-    """The recipe with fewer layers, images and slices, on the CPU."""
+def small(recipe: dict[str, Any], paths: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The recipe with fewer layers and slices, on the CPU."""
     name = recipe["backbone"]["name"]
     kwargs: dict[str, Any] = {}
     if "vit" in name:
@@ -48,15 +62,14 @@ def small(recipe: dict[str, Any], images: Path, folder: Path) -> dict[str, Any]:
         "limit_train_batches": 2,
         "accumulate_grad_batches": 1,
     }
-    small = merged(recipe, over)
-    paths = {"train_path": str(images), "val_path": str(images), "num_workers": 0}
-    small["data"] = {"dataset": "custom", **paths}
-    return small
+    return merged(recipe, {**over, "data": {**paths, "num_workers": 0}})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_two_steps(path: Path, images: Path, tmp_path: Path) -> None:
-    result = run(small(compose(path), images, tmp_path))
+def test_two_steps(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = compose(path)
+    paths = stand_in(recipe, tmp_path / "data", monkeypatch)
+    result = run(small(recipe, paths, tmp_path))
     assert last(result)["global_step"] == 2
     assert 0 <= result.metrics["val_acc1"] <= 100

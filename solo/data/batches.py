@@ -138,6 +138,21 @@ class ResumableLoader(DataLoader["Batch | Unfinished"]):
         """Nothing to do."""
 
 
+class Loaded(NamedTuple):
+    """The images of a batch before their views: ``files`` [3, H, W] where they are not in memory,
+    positions in the data set, heights and widths [B], and how many others were skipped."""
+
+    files: list[Tensor]
+    indices: Tensor
+    heights: np.ndarray
+    widths: np.ndarray
+    skipped: int = 0
+
+    def sizes(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Heights and widths for ``count`` views, image after image, again and again."""
+        return np.resize(self.heights, count), np.resize(self.widths, count)
+
+
 class TrainingViews(Dataset["Batch | Unfinished"]):
     """A list of keys -> a batch of random views.
 
@@ -168,48 +183,44 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         return len(self.source)
 
     def __getitem__(self, keys: list[SampleKey]) -> Batch | Unfinished:
-        indices = torch.tensor([key.image for key in keys])
-        numbers = self._numbers(keys)
+        loaded = self._load(keys)
+        labels = self.source.labels[loaded.indices]
+        numbers = list(zip(self.recipes, self._numbers(keys)))
+        if self.defer:
+            plans = [plan_views(recipe, u, *loaded.sizes(len(u))) for recipe, u in numbers]
+            crops = [_crop_files(loaded.files, plan) for plan in plans if loaded.files]
+            return Unfinished(crops, plans, labels, loaded.indices, loaded.skipped)
+        views = [self._views(loaded, recipe, u) for recipe, u in numbers]
+        return Batch(join_resolutions(views), labels, loaded.indices, loaded.skipped)
+
+    def _load(self, keys: list[SampleKey]) -> Loaded:
+        """Decode the files, where images are not in memory."""
         images = self.source.images
-        skipped = 0
         if images is not None:
             heights, widths = (np.full(len(keys), side) for side in images.shape[-2:])
-            decoded: list[Tensor] = []
-        else:
-            decoded, found = [], []
-            for key in keys:
-                image, index = self._readable(key.image)
-                decoded.append(image)
-                found.append(index)
-                skipped += index != key.image
-            indices = torch.tensor(found)
-            heights, widths = (np.array([i.shape[d] for i in decoded]) for d in (1, 2))
-        labels = self.source.labels[indices]
-        crops, plans, views = [], [], []
-        for recipe, uniforms in zip(self.recipes, numbers):
-            count = recipe.num_crops
-            sizes = np.tile(heights, count), np.tile(widths, count)
-            if self.defer:
-                plan = plan_views(recipe, uniforms, *sizes)
-                plans.append(plan)
-                if images is None:
-                    crops.append(_crop_files(decoded, plan))
-                continue
-            parts = []
-            step = max(8, CPU_PIXELS // recipe.crop_size**2)  # what stays in the cache
-            for start in range(0, len(uniforms), step):
-                rows = slice(start, start + step)
-                plan = plan_views(recipe, uniforms[rows], *(side[rows] for side in sizes))
-                picked = np.arange(len(uniforms))[rows] % len(keys)
-                if images is not None:
-                    parts.append(make_views(images[indices[torch.from_numpy(picked)]], plan))
-                else:
-                    cropped = _crop_files([decoded[i] for i in picked], plan)
-                    parts.append(finish(cropped.float(), plan))
-            views.append(torch.cat(parts).unflatten(0, (count, len(keys))))
-        if self.defer:
-            return Unfinished(crops, plans, labels, indices, skipped)
-        return Batch(join_resolutions(views), labels, indices, skipped)
+            return Loaded([], torch.tensor([key.image for key in keys]), heights, widths)
+        found = [self._readable(key.image) for key in keys]
+        files = [image for image, _ in found]
+        skipped = sum(index != key.image for (_, index), key in zip(found, keys))
+        heights, widths = (np.array([file.shape[side] for file in files]) for side in (1, 2))
+        return Loaded(files, torch.tensor([i for _, i in found]), heights, widths, skipped)
+
+    def _views(self, loaded: Loaded, recipe: Augmentation, uniforms: np.ndarray) -> Tensor:
+        """[num_crops, B, 3, size, size], made in parts that stay in the cache."""
+        count, parts = len(uniforms), []
+        heights, widths = loaded.sizes(count)
+        step = max(8, CPU_PIXELS // recipe.crop_size**2)
+        for start in range(0, count, step):
+            rows = slice(start, start + step)
+            plan = plan_views(recipe, uniforms[rows], heights[rows], widths[rows])
+            picked = np.arange(count)[rows] % len(loaded.indices)
+            if self.source.images is not None:
+                images = self.source.images[loaded.indices[torch.from_numpy(picked)]]
+                parts.append(make_views(images, plan))
+            else:
+                cropped = _crop_files([loaded.files[i] for i in picked], plan)
+                parts.append(finish(cropped.float(), plan))
+        return torch.cat(parts).unflatten(0, (recipe.num_crops, -1))
 
     def _readable(self, index: int) -> tuple[Tensor, int]:
         """The image, or the next one that can be read, and its position."""

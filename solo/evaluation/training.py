@@ -15,7 +15,8 @@ from solo import distributed, rng
 from solo.config.evaluation import LinearConfig
 from solo.data import Batch
 from solo.evaluation.encoders import Encoder
-from solo.methods.probes import Tally, correct, label_loss, labelled, mlp_head
+from solo.losses.supervised import label_loss, labelled
+from solo.methods.probes import Tally, correct, mlp_head
 from solo.optim import build_optimizer, parameter_groups, scheduled
 
 

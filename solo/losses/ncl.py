@@ -18,10 +18,17 @@ def rep_relu(z: Tensor) -> Tensor:
     return smooth + (torch.relu(z) - smooth).detach()
 
 
-NonNegative = Literal["relu", "rep_relu"]
+NonNegative = Literal["relu", "rep_relu", "gelu", "leakyrelu", "sigmoid", "softplus", "exp"]
+"""The last five are the paper's ablations: not sparse, the first two of them not even positive."""
+
 RECTIFIERS: dict[NonNegative, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "rep_relu": rep_relu,
+    "gelu": F.gelu,
+    "leakyrelu": F.leaky_relu,
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
+    "exp": torch.exp,
 }
 
 
@@ -37,7 +44,7 @@ def ncl_loss(
     Args:
         z1, z2: [B, D] each, this process's share of the batch.
         temperature: divides the cosine similarities, > 0.
-        non_neg: how z becomes non-negative; both have the same value.
+        non_neg: how z becomes non-negative; relu and rep_relu have the same value.
     """
     rectify = RECTIFIERS[non_neg]
     return simclr_loss(rectify(z1), rectify(z2), temperature=temperature)

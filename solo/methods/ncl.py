@@ -23,7 +23,7 @@ class NCLKwargs(MethodKwargs):
     """Divides the cosine similarities."""
     non_neg: NonNegative | None = "rep_relu"
     """How embeddings become non-negative: `rep_relu` is ReLU with GELU's gradient; null leaves
-    them as they are, which is SimCLR."""
+    them as they are, which is SimCLR. Only relu and rep_relu make them sparse."""
     normalize: Literal["dim"] = "dim"
     """Embeddings have length 1 over their dimensions."""
     drop: Literal[0] = 0
@@ -42,7 +42,7 @@ class NCLKwargs(MethodKwargs):
     @property
     def is_rectified(self) -> bool:
         """Whether embeddings are sparse."""
-        return self.non_neg is not None or super().is_rectified
+        return self.non_neg in ("relu", "rep_relu") or super().is_rectified
 
     def build_projector(self, in_features: int) -> nn.Sequential:
         """With the rectification at its end, so that all who use embeddings see them sparse."""
@@ -51,14 +51,14 @@ class NCLKwargs(MethodKwargs):
 
 
 class Rectifier(nn.Module):
-    """``relu`` or ``rep_relu``."""
+    """One of ``RECTIFIERS``."""
 
     def __init__(self, kind: NonNegative) -> None:
         super().__init__()
         self.kind = kind
 
     def forward(self, z: Tensor) -> Tensor:
-        """[..] -> [..], non-negative."""
+        """Coordinate by coordinate."""
         return RECTIFIERS[self.kind](z)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from solo import distributed
 from solo.config import Config
+from solo.losses.supervised import label_loss, labelled
 
 
 class Encoded(NamedTuple):
@@ -60,7 +60,6 @@ class OnlineProbes(nn.Module):
         num_classes: int,
     ) -> None:
         super().__init__()
-        # The prefix of a head's metrics, beside "train_" or "val_".
         linear: nn.Module = nn.Linear(probe_features, num_classes)
         if config.linear_probe.norm == "layer":
             linear = nn.Sequential(nn.LayerNorm(probe_features), linear)
@@ -158,20 +157,6 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
     return 100 * float(average_precision_score(truth.numpy(), guess.nan_to_num().numpy()))
 
 
-def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy summed over labelled rows; for binary attributes, the mean over attributes.
-
-    Args:
-        logits: [N, C].
-        labels: [N] or [N, C], -1 where there is none.
-    """
-    if labels.ndim > 1:
-        targets = labels.clamp(min=0).to(logits.dtype)
-        rows = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
-        return (rows * (labels >= 0).all(-1)).sum()
-    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
-
-
 def correct(logits: Tensor, labels: Tensor) -> dict[int, Tensor]:
     """Labelled rows that are right in the first k guesses; for attributes, the mean over them."""
     if labels.ndim > 1:
@@ -181,11 +166,6 @@ def correct(logits: Tensor, labels: Tensor) -> dict[int, Tensor]:
     guesses = logits.topk(max(ks), dim=-1).indices
     hits = guesses == labels[:, None]  # a missing label, -1, is never guessed
     return {k: hits[:, :k].sum() for k in ks}
-
-
-def labelled(labels: Tensor) -> Tensor:
-    """How many rows have a label."""
-    return (labels >= 0 if labels.ndim == 1 else (labels >= 0).all(-1)).sum()
 
 
 def mlp_head(features: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:

@@ -6,11 +6,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from solo import distributed
 from solo.config import ConfigError
 from solo.data import Batch
+from solo.losses import supervised_loss
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
-from solo.methods.probes import label_loss, labelled
 
 
 class Supervised(SSLMethod):
@@ -32,9 +31,8 @@ class Supervised(SSLMethod):
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
         """See the class."""
         labels = self._labels.repeat(len(z), *[1] * (self._labels.ndim - 1))
-        total = distributed.all_sum(label_loss(self.head(z.flatten(0, 1)), labels))
-        count = distributed.all_sum(labelled(labels).float()).clamp(min=1)
-        return Loss(total / count, {"supervised_loss": total / count})
+        total = supervised_loss(self.head(z.flatten(0, 1)), labels)
+        return Loss(total, {"supervised_loss": total})
 
     def learnable_parameters(self) -> list[Tensor]:
         """With the head."""

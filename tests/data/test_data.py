@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_celeba, write_images
+from conftest import write_celeba, write_cifar, write_images
 from PIL import Image
 from torchvision import datasets as tv
 
@@ -42,27 +42,9 @@ def test_digits_are_all_there_and_split_by_class() -> None:
     assert DATASETS["digits"].std[0] == pytest.approx(pixels.std().item(), abs=1e-3)
 
 
-def fake_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, cls: Any, coarse: bool) -> None:
-    """CIFAR's pickled batches with ten images each, and their checksums."""
-    random = np.random.default_rng(0)
-    folder = root / cls.base_folder
-    folder.mkdir(parents=True)
-    key = "fine_labels" if coarse else "labels"
-    names = [name for name, _ in [*cls.train_list, *cls.test_list]]
-    for name in names:
-        pixels = random.integers(0, 256, (10, 3072), dtype=np.uint8)
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, key: list(range(10))}))
-    classes = {"fine_label_names": [f"c{i}" for i in range(100)]}
-    meta = classes if coarse else {"label_names": [f"c{i}" for i in range(10)]}
-    (folder / cls.meta["filename"]).write_bytes(pickle.dumps(meta))
-    for attribute in ("train_list", "test_list"):
-        monkeypatch.setattr(cls, attribute, [[name, None] for name, _ in getattr(cls, attribute)])
-    monkeypatch.setitem(cls.meta, "md5", None)
-
-
 @pytest.mark.parametrize(("name", "cls"), [("cifar10", tv.CIFAR10), ("cifar100", tv.CIFAR100)])
 def test_cifar(name: str, cls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cifar(tmp_path, monkeypatch, cls, coarse=name == "cifar100")
+    write_cifar(tmp_path, monkeypatch, cls, coarse=name == "cifar100")
     train, val = load_splits(data(dataset=name, train_path=str(tmp_path)), seed=0)
     assert len(train) == (50 if name == "cifar10" else 10) and len(val) == 10
     expected = cls(tmp_path, train=True)[3][0]
@@ -103,7 +85,7 @@ def test_missing_sets_say_how_to_get_them(name: str, tmp_path: Path) -> None:
 def test_download_is_torchvisions_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``download`` fetches and unpacks: here a real-layout archive from a local server."""
     cls = tv.CIFAR10
-    fake_cifar(tmp_path / "made", monkeypatch, cls, coarse=False)
+    write_cifar(tmp_path / "made", monkeypatch, cls, coarse=False)
     archive = tmp_path / cls.filename
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "made" / cls.base_folder, cls.base_folder)

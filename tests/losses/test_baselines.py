@@ -18,10 +18,11 @@ from solo.losses import (
     ncl_loss,
     over_pairs,
     simclr_loss,
+    supervised_loss,
     vicreg_loss,
 )
 from solo.losses.dino import updated_center
-from solo.losses.ncl import rep_relu
+from solo.losses.ncl import RECTIFIERS, rep_relu
 from solo.losses.vicreg import covariance_loss, variance_loss
 from solo.losses.visreg import VISRegTest
 from solo.multivariate.directions import random_directions
@@ -74,6 +75,15 @@ def test_rep_relu_has_the_gradient_of_gelu() -> None:
     x = z.detach().numpy()
     density, cdf = scipy.stats.norm.pdf(x), scipy.stats.norm.cdf(x)
     np.testing.assert_allclose(found.numpy(), cdf + x * density, atol=1e-12)
+
+
+def test_rectifiers_have_their_signs() -> None:
+    z = torch.linspace(-2, 2, 21)
+    for name, rectify in RECTIFIERS.items():
+        values = rectify(z)
+        assert bool((values >= 0).all()) == (name not in ("gelu", "leakyrelu")), name
+        assert bool((values == 0).sum() > 5) == (name in ("relu", "rep_relu")), name
+        assert torch.isfinite(ncl_loss(z.view(3, 7), z.view(3, 7) + 1, non_neg=name))
 
 
 def test_barlow_twins_is_numpys_correlation() -> None:
@@ -147,6 +157,15 @@ def test_byol_and_dino_pair_by_pair() -> None:
     assert byol_loss(student[:2], student[[1, 0]]).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_supervised_with_missing_labels() -> None:
+    logits, labels = torch.randn(7, 4), torch.tensor([0, 3, -1, 2, -1, 1, 1])
+    keep = labels >= 0
+    chances = scipy.special.softmax(logits[keep].numpy(), axis=1)
+    expected = -np.log(chances[np.arange(5), labels[keep].numpy()]).mean()
+    assert supervised_loss(logits, labels).item() == pytest.approx(expected, rel=1e-5)
+    assert supervised_loss(logits, torch.full((7,), -1)) == 0
+
+
 def test_more_than_two_views() -> None:
     z = torch.randn(3, 8, 4)
     pairs = [vicreg_loss(z[i], z[j]).item() for i, j in ((0, 1), (0, 2), (1, 2))]
@@ -155,7 +174,7 @@ def test_more_than_two_views() -> None:
 
 SCRIPT = """
 from solo.losses import (barlow_twins_loss, byol_loss, dino_loss, ncl_loss, over_pairs,
-                         simclr_loss, vicreg_loss)
+                         simclr_loss, supervised_loss, vicreg_loss)
 from solo.losses.dino import updated_center
 from solo.losses.sigreg import SIGReg
 torch.manual_seed(0)
@@ -164,11 +183,14 @@ teacher = torch.randn(2, 16, 6, dtype=torch.float64)
 size = 16 // world
 mine = slice(rank * size, (rank + 1) * size)
 center = torch.linspace(-1, 1, 6, dtype=torch.float64)
+labels = torch.randint(0, 6, (2, 16))
+labels[:, :3] = -1  # more of them missing on the first process
 losses = dict(vicreg=lambda z: over_pairs(vicreg_loss, z), simclr=lambda z: simclr_loss(*z),
               ncl=lambda z: ncl_loss(*z), sigreg=SIGReg(num_slices=64),
               barlow=lambda z: barlow_twins_loss(*z),
               byol=lambda z: byol_loss(z, teacher[:, mine]),
-              dino=lambda z: dino_loss(z, teacher[:, mine], center))
+              dino=lambda z: dino_loss(z, teacher[:, mine], center),
+              supervised=lambda z: supervised_loss(z.flatten(0, 1), labels[:, mine].flatten()))
 for name, loss in losses.items():
     torch.manual_seed(1)
     network = torch.nn.Linear(12, 6).double()

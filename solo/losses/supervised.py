@@ -1,0 +1,38 @@
+"""Cross-entropy on labels, some of which may be missing."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from solo import distributed
+
+
+def supervised_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean of :func:`label_loss` over the labelled rows of all processes.
+
+    Args:
+        logits: [N, C], this process's share of the batch.
+        labels: [N] or [N, C], -1 where there is none; processes may have different numbers.
+    """
+    total = distributed.all_sum(label_loss(logits, labels))
+    return total / distributed.all_sum(labelled(labels).float()).clamp(min=1)
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy summed over labelled rows; for binary attributes, the mean over attributes.
+
+    Args:
+        logits: [N, C].
+        labels: [N] or [N, C], -1 where there is none.
+    """
+    if labels.ndim > 1:
+        targets = labels.clamp(min=0).to(logits.dtype)
+        rows = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+        return (rows * (labels >= 0).all(-1)).sum()
+    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """How many rows have a label."""
+    return (labels >= 0 if labels.ndim == 1 else (labels >= 0).all(-1)).sum()

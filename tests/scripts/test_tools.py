@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,3 +141,24 @@ def test_features_of_a_folder(
     victim.write_bytes(b"no image")
     failed = command(script, sparse, image_tree, tmp_path / "x", *few, check=False)
     assert failed.returncode and str(victim) in failed.stderr
+
+
+def test_the_comparison_of_what_was_measured(tmp_path: Path, command: Command) -> None:
+    """Runs that are there are not repeated; the table has their means and deviations."""
+    measured = {("vicreg", 5): 96.0, ("vicreg", 1): 93.0, ("ncl", 5): 80.0, ("ncl", 1): 80.5}
+    for (recipe, seed), value in measured.items():
+        folder = tmp_path / "work" / f"{recipe}-{seed}-30"
+        folder.mkdir(parents=True)
+        row = {"10 shots": value, "1 shot": 50.0, "all": 99.0, "kNN": 98.0, "l0": 1.0, "minutes": 2}
+        (folder / "measured.json").write_text(json.dumps(row))
+    words = ("--seeds", "5", "1", "--methods", "vicreg", "ncl")
+    places = ("--work", tmp_path / "work", "--out", tmp_path / "out")
+    done = command("scripts/utils/compare.py", *words, *places)
+    text = (tmp_path / "out/comparison.md").read_text()
+    assert text in done.stdout
+    assert "| vicreg | 50.0 ± 0.0 | 94.5 ± 2.1 |" in text  # 3 / sqrt(2)
+    assert "| ncl | 50.0 ± 0.0 | 80.2 ± 0.4 |" in text
+    with (tmp_path / "out/comparison.csv").open() as file:
+        found = {(row["recipe"], int(row["seed"])): row for row in csv.DictReader(file)}
+    assert {key: float(row["10 shots"]) for key, row in found.items()} == measured
+    assert (tmp_path / "out/comparison.png").stat().st_size > 1000

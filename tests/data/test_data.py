@@ -101,10 +101,12 @@ def test_download_is_torchvisions_own(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(train) == 50
 
 
-def test_image_folder_and_h5_hold_the_same_images(image_tree: Path, command: Any) -> None:
-    for split in ("train", "val"):
+def test_image_folder_and_h5_hold_the_same_images(
+    image_tree: Path, command: Any, script: Any
+) -> None:
+    for split, start in (("train", command), ("val", script)):
         h5 = image_tree / f"{split}.h5"
-        command("scripts/utils/images_to_h5.py", image_tree / split, h5)
+        start("scripts/utils/images_to_h5.py", image_tree / split, h5)
     folders, packed = (
         load_splits(
             data(dataset="custom", format=form, train_path=str(a), val_path=str(b)), seed=0
@@ -148,7 +150,9 @@ def test_unlabelled_images_and_odd_formats(tmp_path: Path) -> None:
     np.testing.assert_array_equal(train.image(0).permute(1, 2, 0), pixels)
 
 
-def test_imagenet100_takes_its_classes_from_a_full_tree(tmp_path: Path, command: Any) -> None:
+def test_imagenet100_takes_its_classes_from_a_full_tree(
+    tmp_path: Path, command: Any, script: Any
+) -> None:
     wanted = imagenet100_classes()
     assert len(set(wanted)) == 100
     others = [f"n{i:08d}" for i in range(3)]
@@ -159,18 +163,16 @@ def test_imagenet100_takes_its_classes_from_a_full_tree(tmp_path: Path, command:
     assert train.classes == sorted(wanted) and len(train) == 100
     target = tmp_path / "subset"
     command("scripts/utils/make_imagenet_subset.py", tmp_path, target)
-    command("scripts/utils/make_imagenet_subset.py", tmp_path, target, "--copy")  # nothing to do
+    script("scripts/utils/make_imagenet_subset.py", tmp_path, target, "--copy")  # nothing to do
     assert (target / "train" / wanted[0]).is_symlink()
     assert len(list((target / "val").iterdir())) == 100
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(others))
     copies = tmp_path / "copies"
-    command(
-        "scripts/utils/make_imagenet_subset.py", tmp_path, copies, "--copy", "--classes", listed
-    )
+    script("scripts/utils/make_imagenet_subset.py", tmp_path, copies, "--copy", "--classes", listed)
     assert not (copies / "train" / others[0]).is_symlink()
     listed.write_text("n99999999")
-    done = command(
+    done = script(
         "scripts/utils/make_imagenet_subset.py", tmp_path, copies, "--classes", listed, check=False
     )
     assert done.returncode and "n99999999" in done.stderr

@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_tradeoff(runs: Path, tmp_path: Path, command: Command) -> None:
+def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command) -> None:
     done = command("scripts/utils/tradeoff.py", runs, "--out", tmp_path)
     assert "6 runs" in done.stdout
     with (tmp_path / "tradeoff.csv").open() as file:
@@ -54,10 +54,10 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command) -> None:
     assert all(0 < float(row["score"]) <= 100 and float(row["loss"]) > 0 for row in table)
     with Image.open(tmp_path / "tradeoff.png") as picture:
         assert picture.size[0] > 600
-    chosen = command("scripts/utils/tradeoff.py", runs, "--select").stdout
+    chosen = script("scripts/utils/tradeoff.py", runs, "--select").stdout
     assert chosen.count("lowest training loss first") == 4  # three targets, and LeJEPA's
     assert chosen.count("rank correlation") == 1
-    nothing = command("scripts/utils/tradeoff.py", tmp_path, check=False)
+    nothing = script("scripts/utils/tradeoff.py", tmp_path, check=False)
     assert nothing.returncode and "no finished pretraining run" in nothing.stderr
 
 
@@ -77,13 +77,13 @@ with torch.no_grad():
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "resnet18", "vit_tiny"])
-def test_export(name: str, tmp_path: Path, command: Command) -> None:
+def test_export(name: str, tmp_path: Path, script: Command) -> None:
     """The exported network is the same without this package, to 1e-6 of its scale."""
     kwargs = {"channels": [8] * 4, "stem_type": ""} if name == "resnet10t" else {}
     options = tiny(tmp_path / "runs", max_epochs=1, limit_train_batches=2, limit_val_batches=1)
     options["backbone"] = {"name": name, "kwargs": kwargs}
     folder = run(options).folder
-    command("scripts/utils/export_backbone.py", folder, tmp_path / "out")
+    script("scripts/utils/export_backbone.py", folder, tmp_path / "out")
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     torch.save(images, tmp_path / "images.pt")
     words = [str(tmp_path / part) for part in ("out", "images.pt", "features.pt")]
@@ -118,14 +118,14 @@ def read(path: Path) -> np.ndarray:
 
 
 def test_features_of_a_folder(
-    runs: Path, image_tree: Path, tmp_path: Path, command: Command
+    runs: Path, image_tree: Path, tmp_path: Path, command: Command, script: Command
 ) -> None:
     """Sparse ones (ReLU) as CSR, dense ones (LeJEPA's embedding) as an array; in order."""
-    script = "scripts/utils/extract_features.py"
+    path = "scripts/utils/extract_features.py"
     few = ("--batch-size", "7", "--workers", "0")
     sparse, dense = (next(runs.glob(f"{method}/*")) for method in ("rectified_lpjepa", "lejepa"))
-    command(script, sparse, image_tree, tmp_path / "h", *few)
-    said = command(script, dense, image_tree, tmp_path / "z", *few, "--features", "projector")
+    command(path, sparse, image_tree, tmp_path / "h", *few)
+    said = script(path, dense, image_tree, tmp_path / "z", *few, "--features", "projector")
     assert "z.npy: 33 x 16" in said.stdout
     names = (tmp_path / "h.txt").read_text().split("\n")[:-1]
     with Image.open(names[20]) as image:
@@ -139,11 +139,11 @@ def test_features_of_a_folder(
         np.testing.assert_allclose(found[20], expected.numpy(), rtol=1e-4, atol=1e-5)
     victim = Path(names[3])
     victim.write_bytes(b"no image")
-    failed = command(script, sparse, image_tree, tmp_path / "x", *few, check=False)
+    failed = script(path, sparse, image_tree, tmp_path / "x", *few, check=False)
     assert failed.returncode and str(victim) in failed.stderr
 
 
-def test_the_comparison_of_what_was_measured(tmp_path: Path, command: Command) -> None:
+def test_the_comparison_of_what_was_measured(tmp_path: Path, script: Command) -> None:
     """Runs that are there are not repeated; the table has their means and deviations."""
     measured = {("vicreg", 5): 96.0, ("vicreg", 1): 93.0, ("ncl", 5): 80.0, ("ncl", 1): 80.5}
     for (recipe, seed), value in measured.items():
@@ -153,7 +153,7 @@ def test_the_comparison_of_what_was_measured(tmp_path: Path, command: Command) -
         (folder / "measured.json").write_text(json.dumps(row))
     words = ("--seeds", "5", "1", "--methods", "vicreg", "ncl")
     places = ("--work", tmp_path / "work", "--out", tmp_path / "out")
-    done = command("scripts/utils/compare.py", *words, *places)
+    done = script("scripts/utils/compare.py", *words, *places)
     text = (tmp_path / "out/comparison.md").read_text()
     assert text in done.stdout
     assert "| vicreg | 50.0 ± 0.0 | 94.5 ± 2.1 |" in text  # 3 / sqrt(2)

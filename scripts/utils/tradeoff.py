@@ -139,8 +139,10 @@ def select(runs: Sequence[Run], metric: str) -> str:
         both = [run for run in known if run.score is not None]
         if len(both) > 2:
             losses, scores = [-(r.loss or 0.0) for r in both], [r.score for r in both]
-            found = spearmanr(losses, scores).statistic
-            lines.append(f"  rank correlation of -loss with {metric}: {found:.2f}")
+            found = "undefined, all are alike"
+            if len(set(losses)) > 1 and len(set(scores)) > 1:
+                found = f"{spearmanr(losses, scores).statistic:.2f}"
+            lines.append(f"  rank correlation of -loss with {metric}: {found}")
     return "\n".join(lines)
 
 

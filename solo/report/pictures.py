@@ -115,7 +115,7 @@ def _two_dimensions(h: Tensor) -> tuple[np.ndarray, str]:
         centred = h - h.mean(0)
         _, _, basis = torch.pca_lowrank(centred, q=2, center=False)
         return (centred @ basis).numpy(), "component"
-    return UMAP(random_state=0).fit_transform(h.numpy()), "UMAP"
+    return UMAP(random_state=0, n_jobs=1).fit_transform(h.numpy()), "UMAP"
 
 
 def neighbours(features: Features, data: ImageData, rows: int = 6, count: int = 7) -> Figure | None:

@@ -225,13 +225,13 @@ def processes(tmp_path: Path) -> Callable[[str, int], list[dict[str, torch.Tenso
 @pytest.fixture
 def agree(
     processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
-) -> Callable[[str], None]:
+) -> Callable[..., None]:
     """Run a script (see ``processes``) in one process and in two: all results are the same."""
 
-    def run(script: str) -> None:
+    def run(script: str, rtol: float = 1e-9, atol: float = 1e-9) -> None:
         (one,) = processes(script, 1)
         for other in processes(script, 2):
             for name, value in one.items():
-                torch.testing.assert_close(other[name], value, atol=1e-9, rtol=1e-9)
+                torch.testing.assert_close(other[name], value, atol=atol, rtol=rtol)
 
     return run

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from solo.data.batches import Batch, ValidationSampler, ValidationViews
 from solo.data.sources import ImageSource
 from solo.evaluation.encoders import Encoder
+from solo.losses.supervised import has_label
 
 
 class FeatureSet(NamedTuple):
@@ -73,7 +74,7 @@ def extract(encoder: Encoder, source: ImageSource, **options: object) -> Feature
         parts.append(x)
         labels.append(batch.labels)
     x, y = torch.cat(parts), torch.cat(labels)
-    present = y >= 0 if y.ndim == 1 else (y >= 0).all(1)
+    present = has_label(y)
     return FeatureSet(x[present], y[present])
 
 

@@ -29,10 +29,15 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim > 1:
         targets = labels.clamp(min=0).to(logits.dtype)
         rows = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
-        return (rows * (labels >= 0).all(-1)).sum()
+        return (rows * has_label(labels)).sum()
     return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
 
 
 def labelled(labels: Tensor) -> Tensor:
     """How many rows have a label."""
-    return (labels >= 0 if labels.ndim == 1 else (labels >= 0).all(-1)).sum()
+    return has_label(labels).sum()
+
+
+def has_label(labels: Tensor) -> Tensor:
+    """Which rows of [N] or [N, C] have a label, [N]: no -1 in them."""
+    return labels >= 0 if labels.ndim == 1 else (labels >= 0).all(-1)

@@ -152,8 +152,7 @@ class IJEPA(MomentumMethod):
             self.config.seed, step, items, self.grid, blocks=options.num_blocks, scale=scale
         )
         places, targets = (x.to(images.device, non_blocking=True) for x in masks)
-        mixed = self.config.precision in ("16-mixed", "bf16-mixed")
-        with torch.autocast(images.device.type, enabled=mixed):
+        with self.autocast():
             with torch.no_grad():
                 wanted = self.teacher[0].forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
             self.keep.kept = places

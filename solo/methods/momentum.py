@@ -50,10 +50,14 @@ class MomentumMethod(SSLMethod):
         images = self.normalize(views.flatten(0, 1))
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        enabled = self.config.precision in ("16-mixed", "bf16-mixed")
-        with torch.autocast(images.device.type, enabled=enabled):
+        with self.autocast():
             made = self.teacher(images)
         self.targets = made.float().unflatten(0, views.shape[:2])
+
+    def autocast(self) -> torch.autocast:
+        """The networks' precision, for what runs beside Lightning's own forward pass."""
+        mixed = self.config.precision in ("16-mixed", "bf16-mixed")
+        return torch.autocast(self.device.type, enabled=mixed)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Move the teacher with each step, before anything is saved."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from solo import distributed
 from solo.config import Config
-from solo.losses.supervised import label_loss, labelled
+from solo.losses.supervised import has_label, label_loss, labelled
 
 
 class Encoded(NamedTuple):
@@ -149,7 +148,9 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
         scores: [N, A], higher for more likely.
         labels: [N, A] in {0, 1}; rows with -1, and attributes that nobody has, are left out.
     """
-    rows = (labels >= 0).all(1)
+    from sklearn.metrics import average_precision_score  # slow, and only attributes need it
+
+    rows = has_label(labels)
     present = (labels[rows] == 1).any(0)
     if not bool(present.any()):
         return float("nan")
@@ -161,7 +162,7 @@ def correct(logits: Tensor, labels: Tensor) -> dict[int, Tensor]:
     """Labelled rows that are right in the first k guesses; for attributes, the mean over them."""
     if labels.ndim > 1:
         right = ((logits > 0) == (labels == 1)).float().mean(-1)
-        return {1: (right * (labels >= 0).all(-1)).sum()}
+        return {1: (right * has_label(labels)).sum()}
     ks = [k for k in (1, 5) if k <= logits.shape[-1]]
     guesses = logits.topk(max(ks), dim=-1).indices
     hits = guesses == labels[:, None]  # a missing label, -1, is never guessed

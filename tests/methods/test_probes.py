@@ -89,14 +89,9 @@ assert set(results) == {'loss', 'acc1', 'map', 'proj_loss', 'proj_acc1', 'proj_m
 """
 
 
-def test_a_tally_on_one_process_and_two(
-    processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
-) -> None:
+def test_a_tally_on_one_process_and_two(agree: Callable[..., None]) -> None:
     """Batches of different sizes on the processes."""
-    (one,) = processes(TALLY, 1)
-    for other in processes(TALLY, 2):
-        for name, value in one.items():
-            torch.testing.assert_close(other[name], value, rtol=1e-6, atol=0)
+    agree(TALLY, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "rectified_mlp"])

@@ -152,7 +152,7 @@ class IJEPA(MomentumMethod):
             self.config.seed, step, items, self.grid, blocks=options.num_blocks, scale=scale
         )
         places, targets = (x.to(images.device, non_blocking=True) for x in masks)
-        with self.autocast():
+        with self.network_precision():
             with torch.no_grad():
                 wanted = self.teacher[0].forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
             self.keep.kept = places

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -50,14 +51,13 @@ class MomentumMethod(SSLMethod):
         images = self.normalize(views.flatten(0, 1))
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with self.autocast():
+        with self.network_precision():
             made = self.teacher(images)
         self.targets = made.float().unflatten(0, views.shape[:2])
 
-    def autocast(self) -> torch.autocast:
-        """The networks' precision, for what runs beside Lightning's own forward pass."""
-        mixed = self.config.precision in ("16-mixed", "bf16-mixed")
-        return torch.autocast(self.device.type, enabled=mixed)
+    def network_precision(self) -> AbstractContextManager[None]:
+        """The precision in which Lightning runs the networks; losses have turned it off."""
+        return self.trainer.precision_plugin.forward_context()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Move the teacher with each step, before anything is saved."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from test_pretrain import cut_short, last, rows, state, tiny
+from torch import nn
 
 from solo.config import ConfigError
 from solo.evaluation.encoders import load_encoder
@@ -90,6 +91,23 @@ def test_how_a_teacher_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         tau = 1 - 0.1 * (math.cos(math.pi * step / 6) + 1) / 2
         torch.testing.assert_close(after, tau * before + (1 - tau) * student)
     assert not torch.equal(seen[0][0], seen[-1][0])
+
+
+@pytest.mark.parametrize("method", ["byol", "ijepa"])
+def test_a_teacher_has_the_networks_precision(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[torch.dtype] = set()
+    plain = MomentumMethod._hold
+
+    def watch(self: MomentumMethod, *parts: nn.Module) -> None:
+        plain(self, *parts)
+        first = next(m for m in self.teacher.modules() if isinstance(m, nn.Conv2d))
+        first.register_forward_hook(lambda _, __, made: seen.add(made.dtype))
+
+    monkeypatch.setattr(MomentumMethod, "_hold", watch)
+    run(options(tmp_path, method, max_epochs=1, precision="bf16-mixed"))
+    assert seen == {torch.bfloat16}
 
 
 def test_ijepa_needs_patches(tmp_path: Path) -> None:

@@ -77,14 +77,18 @@ def _call(script: str, *words: str) -> None:
 def table(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     """Mean and standard deviation over seeds."""
     rows: list[dict[str, Any]] = []
-    names = {"raw pixels": ("lejepa", "raw pixels")}
-    names |= {name: (recipe, "untrained network") for recipe, name in UNTRAINED.items()}
-    for name, (recipe, prefix) in names.items():
+    for name, (recipe, prefix) in _floors().items():
         values = [{k: m[f"{prefix}/{k}"] for k in COLUMNS[:3]} for m in found.get(recipe, [])]
         if values:
             rows.append({"method": name, **_summary(values)})
     rows += [{"method": recipe, **_summary(values)} for recipe, values in found.items()]
     return rows
+
+
+def _floors() -> dict[str, tuple[str, str]]:
+    """What needs no training, the recipe that measures it, and its name there."""
+    names = {"raw pixels": ("lejepa", "raw pixels")}
+    return names | {name: (recipe, "untrained network") for recipe, name in UNTRAINED.items()}
 
 
 def _summary(values: list[dict[str, Any]]) -> dict[str, str]:
@@ -100,9 +104,17 @@ def _summary(values: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def figure(found: dict[str, list[dict[str, float]]]) -> Figure:
-    """Accuracy at 10 shots against sparsity, the best method first; dense ones side by side."""
+    """Accuracy at 10 shots against sparsity, the best method first; dense ones side by side.
+
+    Dotted lines are what there is without training.
+    """
     picture = Figure((8, 4.6), layout="constrained")
     axes = picture.subplots()
+    for name, (recipe, prefix) in _floors().items():
+        values = [v[f"{prefix}/10 shots"] for v in found.get(recipe, [])]
+        if values:
+            axes.axhline(mean(values), color="grey", linestyle=":", linewidth=1)
+            axes.annotate(name, (0.01, mean(values)), color="grey", fontsize=8, va="bottom")
     ranked = sorted(found, key=lambda recipe: -mean(v["10 shots"] for v in found[recipe]))
     dense = [r for r in ranked if mean(v["l0"] for v in found[r]) > 0.99]
     for number, recipe in enumerate(ranked):

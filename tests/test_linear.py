@@ -87,9 +87,14 @@ def test_modes_on_cached_features(trained: Path, tmp_path: Path) -> None:
     ],
 )
 def test_modes_that_train(
-    keys: dict[str, Any], least: float, trained: Path, tmp_path: Path
+    keys: dict[str, Any],
+    least: float,
+    trained: Path,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     result = evaluate(trained, tmp_path, **keys, max_epochs=4, norm="layer")
+    assert not recwarn.list
     assert result.rows[0]["val_acc1"] > least
     logged = {name for row in rows(result.folder) for name in row}
     assert {"train_loss", "train_acc1", "val_loss", "val_acc1", "val_acc5", "lr"} <= logged

@@ -24,7 +24,13 @@ class DINOKwargs(MomentumKwargs):
     student_temperature: float = Field(0.1, gt=0)
     """Divides the student's scores."""
     teacher_temperature: float = Field(0.04, gt=0)
-    """Divides the teacher's."""
+    """Divides the teacher's, after its warm-up."""
+    warmup_teacher_temperature: float = Field(0.04, gt=0)
+    """Divides them in the first epoch of the warm-up, which is linear in epochs."""
+    warmup_teacher_temperature_epochs: int = Field(0, ge=0)
+    """Length of that warm-up; 0 for none."""
+    freeze_prototypes_epochs: int = Field(1, ge=0)
+    """Prototypes keep their first values for so many epochs."""
     center_momentum: float = Field(0.9, ge=0, le=1)
     """How much of the center each step keeps."""
 
@@ -64,11 +70,25 @@ class DINO(MomentumMethod):
             self.targets,
             self.center,
             student_temperature=options.student_temperature,
-            teacher_temperature=options.teacher_temperature,
+            teacher_temperature=self.teacher_temperature(),
         )
         with torch.no_grad():
             self.center.copy_(updated_center(self.center, self.targets, options.center_momentum))
         return Loss(total, {"dino_loss": total})
+
+    def teacher_temperature(self) -> float:
+        """This epoch's."""
+        options = self.kwargs
+        start, end = options.warmup_teacher_temperature, options.teacher_temperature
+        length = options.warmup_teacher_temperature_epochs
+        if self.current_epoch >= length:
+            return end
+        return start + (end - start) * self.current_epoch / length
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Optimizers pass over what has no gradient."""
+        if self.current_epoch < self.kwargs.freeze_prototypes_epochs:
+            self.prototypes.weight.grad = None
 
     def learnable_parameters(self) -> list[Tensor]:
         """With the prototypes."""

@@ -16,6 +16,7 @@ from torch import nn
 from solo.config import ConfigError
 from solo.evaluation.encoders import load_encoder
 from solo.methods import METHODS, SSLMethod
+from solo.methods.dino import DINO
 from solo.methods.momentum import MomentumMethod
 from solo.pretrain import run
 
@@ -44,6 +45,8 @@ def test_it_trains(method: str, tmp_path: Path) -> None:
     """The loss of the last steps is below that of the first, and is logged by its name."""
     content = options(tmp_path, method, max_epochs=4, limit_train_batches=None)
     content["method_kwargs"]["logging_interval"] = 1
+    if method == "dino":
+        content["method_kwargs"]["freeze_prototypes_epochs"] = 0  # of four, one would be much
     result = run(content)
     table = rows(result.folder)
     names = {name for row in table for name in row if name.startswith("train_")}
@@ -108,6 +111,30 @@ def test_a_teacher_has_the_networks_precision(
     monkeypatch.setattr(MomentumMethod, "_hold", watch)
     run(options(tmp_path, method, max_epochs=1, precision="bf16-mixed"))
     assert seen == {torch.bfloat16}
+
+
+def test_dino_warms_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher's temperature rises, epoch by epoch; prototypes wait for the second epoch."""
+    temperatures: list[float] = []
+    prototypes: list[torch.Tensor] = []
+
+    def watch(self: DINO, *args: Any) -> Any:
+        temperatures.append(self.teacher_temperature())
+        prototypes.append(self.prototypes.weight.detach().clone())
+        return plain(self, *args)
+
+    plain = DINO.compute_loss
+    monkeypatch.setattr(DINO, "compute_loss", watch)
+    content = options(tmp_path, "dino", max_epochs=4, limit_train_batches=2)
+    content["method_kwargs"] |= {
+        "teacher_temperature": 0.07,
+        "warmup_teacher_temperature": 0.05,
+        "warmup_teacher_temperature_epochs": 2,
+    }
+    run(content)
+    assert temperatures == pytest.approx([0.05] * 2 + [0.06] * 2 + [0.07] * 4)
+    moved = [not torch.equal(prototypes[0], later) for later in prototypes]
+    assert moved == [False] * 3 + [True] * 5  # seen before each step
 
 
 def test_ijepa_needs_patches(tmp_path: Path) -> None:

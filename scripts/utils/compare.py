@@ -31,8 +31,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 COLUMNS = ("1 shot", "10 shots", "all", "kNN", "l0", "minutes")
 
-# Whose evaluation also has raw pixels and the network before training: one for each backbone.
-UNTRAINED = {"lejepa": "untrained ResNet", "ijepa": "untrained ViT"}
+# What needs no training: the recipe whose evaluation measures it too, and its name there.
+FLOORS = {
+    "raw pixels": ("lejepa", "raw pixels"),
+    "untrained ResNet": ("lejepa", "untrained network"),
+    "untrained ViT": ("ijepa", "untrained network"),
+}
 
 
 def recipes() -> list[str]:
@@ -53,7 +57,8 @@ def measure(recipe: str, seed: int, epochs: int, work: Path) -> dict[str, float]
     _call("main_pretrain.py", "--config-name", recipe, *place, *budget, "auto_resume.enabled=true")
     minutes = (time.monotonic() - start) / 60
     (run,) = (path.parent for path in folder.glob("*/*/report.html"))
-    _call("main_linear.py", *place, f"few_shot.baselines={str(recipe in UNTRAINED).lower()}")
+    measures_floors = any(recipe == other for other, _ in FLOORS.values())
+    _call("main_linear.py", *place, f"few_shot.baselines={measures_floors}")
     table = json.loads(next(folder.glob("linear/*/results.json")).read_text())
     metrics = read_metrics(run)
     row: dict[str, float] = {"minutes": minutes}
@@ -77,18 +82,12 @@ def _call(script: str, *words: str) -> None:
 def table(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     """Mean and standard deviation over seeds."""
     rows: list[dict[str, Any]] = []
-    for name, (recipe, prefix) in _floors().items():
+    for name, (recipe, prefix) in FLOORS.items():
         values = [{k: m[f"{prefix}/{k}"] for k in COLUMNS[:3]} for m in found.get(recipe, [])]
         if values:
             rows.append({"method": name, **_summary(values)})
     rows += [{"method": recipe, **_summary(values)} for recipe, values in found.items()]
     return rows
-
-
-def _floors() -> dict[str, tuple[str, str]]:
-    """What needs no training, the recipe that measures it, and its name there."""
-    names = {"raw pixels": ("lejepa", "raw pixels")}
-    return names | {name: (recipe, "untrained network") for recipe, name in UNTRAINED.items()}
 
 
 def _summary(values: list[dict[str, Any]]) -> dict[str, str]:
@@ -110,7 +109,7 @@ def figure(found: dict[str, list[dict[str, float]]]) -> Figure:
     """
     picture = Figure((8, 4.6), layout="constrained")
     axes = picture.subplots()
-    for name, (recipe, prefix) in _floors().items():
+    for name, (recipe, prefix) in FLOORS.items():
         values = [v[f"{prefix}/10 shots"] for v in found.get(recipe, [])]
         if values:
             axes.axhline(mean(values), color="grey", linestyle=":", linewidth=1)

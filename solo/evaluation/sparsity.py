@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from solo.univariate.sorting import ascending
+
 
 class SparsitySummary(NamedTuple):
     """What a set of embeddings [N, D] looks like.
@@ -67,6 +69,6 @@ def marginal_distance(z: Tensor, cdf: Tensor, points: Tensor) -> Tensor:
     The Kolmogorov–Smirnov statistic, its supremum taken over ``points`` [T] at which the target's
     cdf is ``cdf`` [T]; z: [N, D] -> [D].
     """
-    ordered = z.sort(dim=0).values.T.contiguous()  # [D, N]
+    ordered = ascending(z.T)  # [D, N]
     below = torch.searchsorted(ordered, points.to(z).repeat(len(ordered), 1), right=True)
     return (below / len(z) - cdf.to(z)).abs().amax(-1)

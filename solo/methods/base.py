@@ -125,6 +125,13 @@ class SSLMethod(pl.LightningModule):
     def prepare(self, batch: Batch) -> None:
         """Called before :meth:`compute_loss`, for what a method needs beside h and z."""
 
+    def images(self, views: Tensor) -> Tensor:
+        """What networks take: uint8 [V, B, 3, H, W] -> normalised [V B, 3, H, W], float32."""
+        images: Tensor = self.normalize(views.flatten(0, 1))
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
     def encode(self, views: list[Tensor]) -> Encoded:
         """Views of each resolution, uint8 [V_r, B, 3, H_r, W_r] -> features [V, B, …].
 
@@ -138,9 +145,7 @@ class SSLMethod(pl.LightningModule):
                 momenta = [norm.momentum for norm in norms]
                 for norm in norms:
                     norm.momentum = 0.0
-            images = self.normalize(group.flatten(0, 1))
-            if self.config.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
+            images = self.images(group)
             if self.config.linear_probe.features == "last_two_cls":
                 h, probe = last_two_cls(self.backbone, images)
             else:

@@ -140,7 +140,7 @@ class IJEPA(MomentumMethod):
 
     def prepare(self, batch: Batch) -> None:
         """Keep the images."""
-        self._images = self.normalize(batch.views[0].flatten(0, 1))
+        self._images = self.images(batch.views[0])
 
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
         """See the class."""

@@ -48,11 +48,8 @@ class MomentumMethod(SSLMethod):
     def prepare(self, batch: Batch) -> None:
         """The teacher sees the global views; its BatchNorm normalises with the batch, as usual."""
         views = batch.views[0]
-        images = self.normalize(views.flatten(0, 1))
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
         with self.network_precision():
-            made = self.teacher(images)
+            made = self.teacher(self.images(views))
         self.targets = made.float().unflatten(0, views.shape[:2])
 
     def network_precision(self) -> AbstractContextManager[None]:

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 _SIGNLESS = 0x7FFFFFFF
 
@@ -49,23 +47,8 @@ def sort_rows_with_order(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def ascending(x: Tensor) -> Tensor:
     """Values of [.., N] along the last dimension, differentiable."""
-    sorted_: Tensor = _Ascending.apply(x)
-    return sorted_
-
-
-class _Ascending(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        values, order = sort_rows_with_order(x.reshape(-1, x.shape[-1]))
-        ctx.save_for_backward(order)
-        return values.view(x.shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (order,) = ctx.saved_tensors
-        rows = grad.reshape(order.shape)
-        return torch.empty_like(rows).scatter_(1, order, rows).view(grad.shape)
+    _, order = sort_rows_with_order(x.detach().reshape(-1, x.shape[-1]))
+    return x.gather(-1, order.view(x.shape))
 
 
 def _in_parts(x: Tensor, work: Callable[[np.ndarray], object]) -> None:

@@ -10,8 +10,8 @@ from statistics import mean, median
 
 from benchmarks.measure import Row, device, synchronise
 from benchmarks.steps import Run, cifar_config, cifar_like
-from solo.callbacks.checkpoint_io import LAST, SafeCheckpointIO
 from solo.data.batches import TrainingViews
+from solo.runs.checkpoint_files import LAST, SafeCheckpointIO
 
 BLOCK, ROUNDS = 3, 8  # steps in which a save's background work ends, and how often it is measured
 

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_celeba, write_images
-from test_pretrain import rows, tiny, words_of
+from helpers import rows, tiny, words_of
 
 from solo import linear
-from solo.callbacks.checkpoint import RunInterrupted
-from solo.callbacks.checkpoint_io import read_checkpoint
 from solo.config import ConfigError, RunError
+from solo.evaluation.resolve import resolve_linear
 from solo.evaluation.training import TrainedProbe
 from solo.pretrain import run as pretrain
+from solo.runs import RunInterrupted
+from solo.runs.checkpoint_files import read_checkpoint
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -136,7 +137,7 @@ def test_a_training_probe_resumes(
 
 def test_rates_fall_from_layer_to_layer(trained: Path) -> None:
     """Each layer's rate is the one above it times layer_decay, the head's is whole."""
-    config, encoder = linear.resolve_linear(
+    config, encoder = resolve_linear(
         {
             "pretrained": str(trained),
             "mode": "finetune",
@@ -235,9 +236,9 @@ def test_recipes_resolve(trained: Path) -> None:
         tree |= {"pretrained": str(trained)}
         if tree.get("features") == "last_two_cls":
             with pytest.raises(ConfigError, match="is no ViT"):
-                linear.resolve_linear(tree)
+                resolve_linear(tree)
             continue
-        config, _ = linear.resolve_linear(tree)
+        config, _ = resolve_linear(tree)
         assert config.image_size == 8
         assert path.read_text().startswith("# ") and "main_linear.py" in path.read_text()
         assert words_of(tree)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -14,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from helpers import last, merged, rows, state, tiny, words_of
 
-from solo.callbacks.checkpoint import RunInterrupted
-from solo.callbacks.folder import RunFolder
 from solo.config import ConfigError
-from solo.methods import SSLMethod
-from solo.pretrain import Result, run
+from solo.pretrain import run
+from solo.runs.folder import RunFolder
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -46,71 +42,6 @@ REFERENCE_NAMES = {
     "val_knn_acc1",
     "val_knn_acc5",
 }
-
-
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in over.items():
-        out[key] = merged(out.get(key, {}), value) if isinstance(value, dict) else value
-    return out
-
-
-def tiny(folder: Path, **over: Any) -> dict[str, Any]:
-    """A digits run of seconds."""
-    base = {
-        "backbone": {"name": "resnet10t", "kwargs": {"channels": [8] * 4, "stem_type": ""}},
-        "method_kwargs": {
-            "proj_hidden_dim": 32,
-            "proj_output_dim": 16,
-            "num_projections": 40,
-            "add_projector_classifier": True,
-            "logging_interval": 2,
-        },
-        "data": {"num_workers": 0},
-        "augmentations": [{"crop_size": 8, "num_crops": 2}],
-        "optimizer": {"name": "adamw", "batch_size": 64, "lr": 4e-3},
-        "checkpoint": {"dir": str(folder)},
-        "knn_eval": {"enabled": True},
-        "mlp_probe": {"enabled": True},
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": 2,
-        "limit_train_batches": 6,
-        "limit_val_batches": 2,
-    }
-    return merged(base, over)
-
-
-def state(result: Result) -> dict[str, torch.Tensor]:
-    return last(result)["state_dict"]
-
-
-def last(result: Result) -> dict[str, Any]:
-    return torch.load(result.folder / "checkpoints/last.ckpt", weights_only=True)
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-
-
-def cut_short(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], step: int) -> Path:
-    """Run until a SIGTERM arrives inside ``step``; the run's folder."""
-    plain = SSLMethod.training_step
-
-    def training_step(self: SSLMethod, batch: Any, index: int) -> Any:
-        if self.trainer.global_step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SSLMethod, "training_step", training_step)
-        with pytest.raises(RunInterrupted) as caught:
-            run(content)
-    assert caught.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    (folder,) = Path(content["checkpoint"]["dir"]).glob("*/*")
-    return folder
 
 
 def test_a_runs_folder(tmp_path: Path) -> None:
@@ -263,19 +194,6 @@ def test_what_cannot_run_leaves_nothing_behind(
     with pytest.raises(ConfigError, match=words.replace("+", r"\+")):
         run(tiny(tmp_path, **over))
     assert list(tmp_path.iterdir()) == []
-
-
-def words_of(options: dict[str, Any], prefix: str = "") -> list[str]:
-    """A config as command-line overrides."""
-    out = []
-    for key, value in options.items():
-        if isinstance(value, dict):
-            out += words_of(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            out.append(f"++{prefix}{key}={json.dumps(value)}".replace('"', ""))
-        else:
-            out.append(f"++{prefix}{key}={json.dumps(value)}")
-    return out
 
 
 def reference_line(image_tree: Path, tmp_path: Path) -> list[str]:

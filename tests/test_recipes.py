@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import RECIPES, compose, write_celeba, write_cifar, write_images
-from test_pretrain import last, merged
+from helpers import last, merged
 from torchvision import datasets as tv
 
 from solo.pretrain import run

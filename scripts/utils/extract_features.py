@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.config import RunError
 from solo.data.folders import unlabelled_tree
-from solo.evaluation.encoders import load_encoder
 from solo.evaluation.features import feature_batches
+from solo.evaluation.loading import load_encoder
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,28 +13,14 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from solo import distributed
-from solo.callbacks.checkpoint_io import LAST, SafeCheckpointIO
 from solo.config import RunConfig
+from solo.runs.checkpoint_files import LAST, SafeCheckpointIO
+from solo.runs.fit import Handler, RunInterrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # submitit's signal before a job's end: heeded where it listens, which requeues the job.
 LAUNCHER_SIGNAL = signal.SIGUSR2
-Handler = Callable[[int, FrameType | None], Any]
 _GO_ON, _SAVE = 0, 1  # what processes may wish for; a signal's number is to save and stop
-
-
-class RunInterrupted(SystemExit):
-    """A signal ended the run after its state was saved; exits with 128 + the signal's number."""
-
-    def __init__(self, number: int, launcher: Handler | None = None) -> None:
-        super().__init__(128 + number)
-        self.signal = signal.Signals(number)
-        self._launcher = launcher
-
-    def pass_on(self) -> None:
-        """Let a launcher that listens to this signal do its part (requeue the job)."""
-        if self._launcher is not None:
-            self._launcher(self.signal, None)
 
 
 class Checkpoints(pl.Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,19 +15,6 @@ from solo.methods import SSLMethod
 
 class DivergedError(RunError):
     """The loss became NaN or infinite; the message names the step."""
-
-
-def explain(error: RuntimeError) -> str | None:
-    """What happened, in a user's words, where an error of torch's tells of a lost process."""
-    text = str(error)
-    if re.search(r"DataLoader worker .*(killed|exited unexpectedly)", text):
-        return (
-            "A loader process was killed, as happens when memory runs out; lower data.num_workers "
-            "or optimizer.batch_size."
-        )
-    if re.search(r"[Cc]onnection (closed|reset|refused)|NCCL.*(remote|abort)|Broken pipe", text):
-        return "Another process of this run is gone, so this one ends too."
-    return None
 
 
 class HealthMonitor(pl.Callback):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -16,19 +15,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_pretrain import cut_short, last, rows, state, tiny
+from helpers import cut_short, last, rows, state, tiny
 
-from solo.callbacks.checkpoint import RunInterrupted
-from solo.callbacks.checkpoint_io import (
-    checksum_of,
-    fault_of,
-    newest_sound,
-    read_checkpoint,
-    write_checkpoint,
-)
-from solo.config import ConfigError
 from solo.methods import SSLMethod
 from solo.pretrain import run
+from solo.runs import RunInterrupted
+from solo.runs.checkpoint_files import (
+    read_checkpoint,
+)
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -274,35 +268,6 @@ def test_a_launcher_that_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert previous["global_step"] == 3  # after the step of the SIGTERM
 
 
-def checkpoint(value: float = 1.0) -> dict[str, Any]:
-    return {"state_dict": {"w": torch.full((1000,), value)}, "global_step": int(value)}
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "missing"])
-def test_a_damaged_file_falls_back(damage: str, tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    for value in (1.0, 2.0):
-        write_checkpoint(checkpoint(value), path)
-    assert fault_of(path) is None and newest_sound(tmp_path, pytest.fail) == path
-    content = bytearray(path.read_bytes())
-    if damage == "missing":
-        path.unlink()
-    else:
-        content[len(content) // 2] ^= 4
-        cut = {"cut": content[:-100], "flipped": content, "empty": b""}[damage]
-        path.write_bytes(cut)
-    said: list[str] = []
-    assert newest_sound(tmp_path, said.append) == tmp_path / "previous.ckpt"
-    assert len(said) == 1 and "last.ckpt is passed over" in said[0]
-    assert read_checkpoint(tmp_path / "previous.ckpt")["global_step"] == 1
-    with pytest.raises(ConfigError, match=r"last\.ckpt cannot be used"):
-        read_checkpoint(path)
-    checksum_of(path).unlink(missing_ok=True)  # without a checksum, torch's own checks remain
-    if damage == "cut":
-        with pytest.raises(ConfigError, match="damaged"):
-            read_checkpoint(path)
-
-
 def test_a_run_goes_on_from_the_file_before_a_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,36 +286,11 @@ def test_a_run_goes_on_from_the_file_before_a_damaged_one(
     assert same(state(resumed), state(whole))
 
 
-class Malicious:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.path}",)
-
-
-def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
-    trace = tmp_path / "ran"
-    torch.save({"state_dict": Malicious(trace)}, tmp_path / "bad.ckpt")
-    with pytest.raises(ConfigError, match="could run code"):
-        run(tiny(tmp_path, resume_from_checkpoint=str(tmp_path / "bad.ckpt")))
-    with (tmp_path / "old.ckpt").open("wb") as file:
-        pickle.dump(Malicious(trace), file)
-    with pytest.raises(ConfigError, match=r"refused|damaged"):
-        run(tiny(tmp_path, resume_from_checkpoint=str(tmp_path / "old.ckpt")))
-    assert not trace.exists()
-    torch.save({"weights": torch.ones(1)}, tmp_path / "other.ckpt")
-    with pytest.raises(ConfigError, match="no checkpoint of a run"):
-        run(tiny(tmp_path, resume_from_checkpoint=str(tmp_path / "other.ckpt")))
-
-
 def test_a_full_disk_costs_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The second save finds no space; the first stays, and training goes on."""
-    import solo.callbacks.checkpoint_io as io
+    import solo.runs.checkpoint_files as io
 
     saves = []
     plain = os.fsync

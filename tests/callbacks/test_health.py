@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_pretrain import rows, tiny
+from helpers import rows, tiny
 
-from solo.callbacks.checkpoint_io import read_checkpoint
 from solo.callbacks.health import DivergedError
 from solo.methods import SSLMethod
 from solo.pretrain import run
+from solo.runs.checkpoint_files import read_checkpoint
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -10,14 +10,14 @@ import pytest
 import timm
 import torch
 import torchvision
+from helpers import tiny
 from safetensors.torch import save_file
-from test_pretrain import tiny
 
 from solo.config import ConfigError
 from solo.config.schema import Backbone
 from solo.data import ImageData
-from solo.evaluation.encoders import load_encoder, newest_run
 from solo.evaluation.few_shot import draw_shots
+from solo.evaluation.loading import load_encoder, newest_run
 from solo.methods import SSLMethod, build_method, resolve_config
 
 IMAGES = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)

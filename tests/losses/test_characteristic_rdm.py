@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_pretrain import rows, tiny
+from helpers import rows, tiny
 
 from solo.config import ConfigError
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_pretrain import rows, tiny
+from helpers import rows, tiny
 
 from solo.data import ImageData
 from solo.losses.sigreg import SIGReg, lejepa_loss

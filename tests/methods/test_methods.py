@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_pretrain import cut_short, last, rows, state, tiny
+from helpers import cut_short, last, rows, state, tiny
 from torch import nn
 
 from solo.config import ConfigError
-from solo.evaluation.encoders import load_encoder
+from solo.evaluation.loading import load_encoder
 from solo.methods import METHODS, SSLMethod
 from solo.methods.dino import DINO
 from solo.methods.momentum import MomentumMethod

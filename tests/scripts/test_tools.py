@@ -15,11 +15,11 @@ import pytest
 import scipy.sparse as sp
 import torch
 import torchvision
+from helpers import tiny
 from PIL import Image
-from test_pretrain import tiny
 
 from solo.data.views import validation_transform
-from solo.evaluation.encoders import load_encoder
+from solo.evaluation.loading import load_encoder
 from solo.pretrain import run
 
 Command = Callable[..., CompletedProcess[str]]

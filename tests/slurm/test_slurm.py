@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_pretrain import rows
+from helpers import rows
 
-from solo.callbacks.checkpoint_io import read_checkpoint
+from solo.runs.checkpoint_files import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 HAS_SLURM = all(map(shutil.which, ("slurmctld", "slurmd", "munged"))) and os.getuid() == 0

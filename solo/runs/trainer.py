@@ -1,38 +1,21 @@
-"""What every kind of training run does alike: trainer, folder, loggers, and a clean end."""
+"""Lightning's trainer for a run, checked against the machine."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import sys
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from solo import distributed
-from solo.callbacks import (
-    MetricsCSV,
-    RunFolder,
-    check_writable,
-    choose_folder,
-    close_dashboard,
-    open_dashboard,
-)
-from solo.callbacks.checkpoint import RunInterrupted
-from solo.callbacks.checkpoint_io import LAST, SafeCheckpointIO
-from solo.callbacks.health import explain
-from solo.config import ConfigError, RunConfig, RunError
+from solo.config import ConfigError, RunConfig
 from solo.data import ImageData
-
-ROOT = Path(__file__).resolve().parents[2]
+from solo.runs.checkpoint_files import SafeCheckpointIO
+from solo.runs.folder import check_writable
 
 
 def prepare(config: RunConfig) -> tuple[Console, dict[str, Any]]:
@@ -85,49 +68,6 @@ def build_trainer(
     return trainer, io
 
 
-@contextlib.contextmanager
-def run_folder(config: RunConfig, trainer: pl.Trainer, console: Console) -> Iterator[RunFolder]:
-    """The run's folder, filled, and this run's until the block ends."""
-    folder = agree_on_folder(config, trainer, console)
-    try:
-        if trainer.is_global_zero:
-            folder.create(config)
-        yield folder
-    finally:
-        if config.wandb.enabled:
-            close_dashboard()
-        folder.release()
-
-
-def fit(
-    trainer: pl.Trainer,
-    module: pl.LightningModule,
-    data: ImageData,
-    folder: RunFolder,
-    console: Console,
-    script: str,
-) -> None:
-    """Train; where that ends early, say why and how the run goes on.
-
-    Raises:
-        RunInterrupted: after a signal, the state saved.
-        RunError: where the loss is no number, or another process of the run is gone.
-    """
-    try:
-        with distributed.closed_afterwards(), folder.hand_down(), _children_read(folder, script):
-            trainer.fit(module, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
-    except RunInterrupted as interruption:
-        if trainer.is_global_zero:
-            say_how_to_go_on(console, interruption, folder)
-        interruption.pass_on()
-        raise
-    except RuntimeError as error:
-        reason = explain(error)
-        if reason is None:
-            raise
-        raise RunError(f"{reason} {how_to_go_on(folder)}") from error
-
-
 def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
     """Trainer arguments that depend on the machine, checked against it.
 
@@ -172,74 +112,9 @@ def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
     }
 
 
-def agree_on_folder(config: RunConfig, trainer: pl.Trainer, console: Console) -> RunFolder:
-    """The same folder on every process, whoever launched them."""
-
-    def warn(text: str) -> None:
-        console.print(text, soft_wrap=True)
-
-    handed_down = RunFolder.handed_down()
-    if handed_down is not None:
-        return handed_down
-    if trainer.world_size > 1 and distributed.launched_by_cluster():
-        trainer.strategy.setup_environment()  # brings up the process group
-        folder = choose_folder(config, warn) if trainer.is_global_zero else None
-        words = distributed.broadcast_object(folder.to_words() if folder else None)
-        return folder or RunFolder.from_words(words)
-    return choose_folder(config, warn)
-
-
-def loggers(config: RunConfig, folder: RunFolder, is_first: bool, console: Console) -> list[Logger]:
-    """metrics.csv always, Weights & Biases where it is enabled."""
-
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True)
-
-    chosen: list[Logger] = [MetricsCSV(folder.path / "metrics.csv", say)]
-    if config.wandb.enabled:
-        chosen.append(open_dashboard(config, folder, is_first, say))
-    return chosen
-
-
 def cluster_plugins() -> list[SLURMEnvironment]:
     """Under srun, Lightning's own environment without its own way to requeue."""
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-
-
-def say_how_to_go_on(console: Console, interruption: RunInterrupted, folder: RunFolder) -> None:
-    """After a signal: what was saved, and how the run continues."""
-    folder.note(status="interrupted")
-    console.print(
-        f"{interruption.signal.name}: saved {folder.checkpoints / LAST}. {how_to_go_on(folder)}",
-        soft_wrap=True,
-    )
-
-
-def how_to_go_on(folder: RunFolder) -> str:
-    """The two ways to continue a run."""
-    last = folder.checkpoints / LAST
-    if not last.exists():
-        return "Nothing was saved yet."
-    return (
-        "The same command with ++auto_resume.enabled=true goes on from its last checkpoint; so "
-        f"does ++resume_from_checkpoint={last}, in a new folder."
-    )
-
-
-@contextlib.contextmanager
-def _children_read(folder: RunFolder, script: str) -> Iterator[None]:
-    """Let the processes that Lightning launches run the saved config.
-
-    It would repeat this process's command line, which in a multirun is the whole sweep.
-    """
-    argv, hydra = sys.argv, HydraConfig.instance().cfg
-    HydraConfig.instance().cfg = None
-    sys.argv = [str(ROOT / script), "--config-path", str(folder.path.absolute())]
-    sys.argv += ["--config-name", "config"]
-    try:
-        yield
-    finally:
-        sys.argv, HydraConfig.instance().cfg = argv, hydra
 
 
 def _quiet() -> None:

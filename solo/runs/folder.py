@@ -19,9 +19,9 @@ from typing import Any
 import torch
 import yaml
 
-from solo.callbacks.checkpoint_io import newest_sound, read_checkpoint
-from solo.callbacks.lease import Lease, claim, slurm_job
 from solo.config import ConfigError, RunConfig
+from solo.runs.checkpoint_files import newest_sound, read_checkpoint
+from solo.runs.lease import Lease, claim, slurm_job
 
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
 

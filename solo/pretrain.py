@@ -16,16 +16,15 @@ from solo.callbacks import (
     Checkpoints,
     HealthMonitor,
     KNNMonitor,
-    RunFolder,
     RunProgress,
     SparsityMonitor,
 )
-from solo.callbacks.checkpoint_io import SafeCheckpointIO
 from solo.config import Config
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
-from solo.pretrain.training import build_trainer, fit, loggers, prepare, run_folder
 from solo.report import write_report
+from solo.runs import RunFolder, build_trainer, fit, loggers, prepare, run_folder
+from solo.runs.checkpoint_files import SafeCheckpointIO
 
 
 class Result(NamedTuple):

@@ -14,9 +14,9 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from test_pretrain import rows, words_of
+from helpers import rows, words_of
 
-from solo.callbacks.dashboard import logged_steps
+from solo.runs.dashboard import logged_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., CompletedProcess[str]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from solo.callbacks import MetricsCSV
+from solo.runs.metrics_csv import MetricsCSV
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -14,8 +14,8 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from solo.callbacks.folder import RunFolder
 from solo.config import RunConfig
+from solo.runs.folder import RunFolder
 
 
 class Dashboard(WandbLogger):

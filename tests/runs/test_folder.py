@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pretrain import tiny
+from helpers import tiny
 
-from solo.callbacks import RunFolder, check_writable, choose_folder
-from solo.callbacks.checkpoint_io import write_checkpoint
-from solo.callbacks.lease import STALE, Lease, claim
 from solo.config import Config, ConfigError
 from solo.methods import resolve_config
+from solo.runs.checkpoint_files import write_checkpoint
+from solo.runs.folder import RunFolder, check_writable, choose_folder
+from solo.runs.lease import STALE, Lease, claim
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,9 +43,9 @@ def unfinished(folder: Path) -> Path:
 # Waits for a moment that all processes know, chooses, and holds on to its folder for a while.
 CHOOSER = """
 import sys, time
-from solo.callbacks import choose_folder
+from solo.runs import choose_folder
 sys.path.insert(0, "tests")
-sys.path.insert(0, "tests/callbacks")
+sys.path.insert(0, "tests/runs")
 from pathlib import Path
 from test_folder import config
 wanted = config(Path(sys.argv[1]))

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from test_pretrain import rows
+from helpers import rows
 
-from solo.callbacks.checkpoint_io import read_checkpoint
+from solo.runs.checkpoint_files import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,220 @@
+"""A name, file or folder to a frozen network, whoever trained it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
+
+from solo.backbones import build_backbone, torchvision_resnets
+from solo.config import ConfigError, unknown_name
+from solo.config.schema import Backbone
+from solo.data import Normalize
+from solo.data.datasets import IMAGENET_MEAN, IMAGENET_STD, dataset_spec
+from solo.evaluation.encoders import Encoder, FeatureName
+from solo.methods import resolve_config
+
+
+def load_encoder(
+    source: str,
+    *,
+    features: FeatureName = "backbone",
+    backbone: Backbone | None = None,
+    image_size: int | None = None,
+) -> Encoder:
+    """The network behind ``source``.
+
+    Args:
+        source: a run's folder, a checkpoint of ours, a folder of export_backbone.py, a file with a
+            state dict of torchvision or timm, or a timm model name for its published weights.
+        features: what it shall give.
+        backbone: the network of a bare state dict.
+        image_size: side of its images, where not its own.
+
+    Raises:
+        ConfigError: for what is not there, is damaged, or holds another network.
+    """
+    path = Path(source).expanduser()
+    if (path / "config.yaml").is_file():
+        checkpoint = path / "checkpoints/last.ckpt"
+        if not checkpoint.is_file():
+            raise ConfigError(f"pretrained: the run {path} has no checkpoint yet ({checkpoint})")
+        saved = yaml.safe_load((path / "config.yaml").read_text())
+        return _ours(_read(checkpoint), saved, checkpoint, features, image_size)
+    if (path / "backbone.json").is_file():
+        facts = json.loads((path / "backbone.json").read_text())
+        network = build_backbone(facts["name"], facts["kwargs"], facts["image_size"])
+        load_weights(network, load_file(path / "backbone.safetensors"), path)
+        normalize = Normalize(tuple(facts["mean"]), tuple(facts["std"]))
+        size = image_size or facts["image_size"]
+        return Encoder(network, normalize, size, facts["whole"], None, features, path.name)
+    if path.is_file():
+        content = _read(path)
+        if isinstance(content.get("config"), dict) and "state_dict" in content:
+            return _ours(content, content["config"], path, features, image_size)
+        return _bare(content, path, backbone, features, image_size)
+    if path.is_dir():
+        raise ConfigError(f"pretrained: {path} is no run's folder: it has no config.yaml")
+    return _published(source, features, image_size)
+
+
+def newest_run(parent: Path) -> Path:
+    """The pretraining run that saved last.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    found = [
+        file
+        for file in parent.glob("*/*/checkpoints/last.ckpt")
+        if file.parents[2].name != "linear" and (file.parents[1] / "config.yaml").is_file()
+    ]
+    if not found:
+        raise ConfigError(
+            f"There is no run under {parent} to evaluate. Train one (python main_pretrain.py), or "
+            "name one with ++pretrained=<run folder, checkpoint, state dict or timm model>"
+        )
+    return max(found, key=lambda file: file.stat().st_mtime).parents[1]
+
+
+def load_weights(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load every weight of a network.
+
+    Raises:
+        ConfigError: where the file holds another network, with the first differences.
+    """
+    own = network.state_dict()
+    missing = sorted(set(own) - set(state))
+    extra = sorted(set(state) - set(own))
+    shapes = [
+        f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if missing or extra or shapes:
+        faults = [
+            *shapes[:3],
+            *(f"{name} is not in the file" for name in missing[:3]),
+            *(f"{name} is in the file only" for name in extra[:3]),
+        ]
+        raise ConfigError(
+            f"{path} holds the weights of another network: {'; '.join(faults)}. Give the network "
+            "it was trained with (++backbone.name=…, ++backbone.kwargs.…, ++image_size=…)"
+        )
+    network.load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Tensors and plain values of a file.
+
+    Raises:
+        ConfigError: for a damaged file, or one that carries code (which is not run).
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each library has its own
+        raise ConfigError(
+            f"{path} cannot be read as weights ({str(error).splitlines()[0]}). A file of tensors "
+            "alone is expected: torch.save of a state dict, or .safetensors"
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}, but a state dict is expected")
+    return content
+
+
+def _ours(
+    content: dict[str, Any],
+    saved: dict[str, Any],
+    path: Path,
+    features: FeatureName,
+    image_size: int | None,
+) -> Encoder:
+    config = resolve_config(saved)
+    spec = dataset_spec(config.data.dataset)
+    size = config.augmentations[0].crop_size
+    network = build_backbone(config.backbone.name, config.backbone.kwargs, size)
+    projector = config.method_kwargs.build_projector(int(network.num_features))  # type: ignore[arg-type]
+    for part, module in (("backbone.", network), ("projector.", projector)):
+        state = {
+            name.removeprefix(part): value
+            for name, value in content["state_dict"].items()
+            if name.startswith(part)
+        }
+        load_weights(module, state, path)
+    name = path.parents[1].name if path.name.endswith(".ckpt") else path.stem
+    encoder = Encoder(
+        network,
+        Normalize(spec.mean, spec.std),
+        image_size or size,
+        spec.whole,
+        projector,
+        features,
+        name,
+    )
+    encoder.config = config
+    return encoder
+
+
+def _bare(
+    content: dict[str, Any],
+    path: Path,
+    backbone: Backbone | None,
+    features: FeatureName,
+    image_size: int | None,
+) -> Encoder:
+    """A state dict by itself, as found in the wild."""
+    if backbone is None:
+        raise ConfigError(
+            f"{path} holds weights alone; name the network they are of: ++backbone.name=resnet50, "
+            "or any timm model"
+        )
+    for key in ("state_dict", "model", "teacher", "student"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    state = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+    for prefix in ("module.", "backbone.", "encoder.", "model."):
+        if any(name.startswith(prefix) for name in state):
+            state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    size = image_size or 224
+    network = build_backbone(backbone.name, backbone.kwargs, size)
+    own = set(network.state_dict())
+    heads = re.compile(r"^(fc|head|head_dist|classifier)\.")
+    state = {name: value for name, value in state.items() if name in own or not heads.match(name)}
+    load_weights(network, state, path)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if backbone.name not in torchvision_resnets():
+        facts = resolve_model_data_config(network)
+        mean, std = facts["mean"], facts["std"]
+    return Encoder(network, Normalize(mean, std), size, False, None, features, path.stem)
+
+
+def _published(name: str, features: FeatureName, image_size: int | None) -> Encoder:
+    """A timm model with the weights its authors published."""
+    plain = name.removeprefix("timm/").split(".")[0]
+    if not timm.is_model(plain):
+        raise unknown_name(
+            "pretrained model (and no such file or folder)", name, timm.list_models()
+        )
+    options: dict[str, Any] = {"img_size": image_size} if image_size and "vit" in plain else {}
+    try:
+        network = timm.create_model(name, pretrained=True, num_classes=0, **options)
+    except Exception as error:  # no weights, no network, a damaged cache: each its own
+        raise ConfigError(
+            f"pretrained: the published weights of {name} could not be loaded "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    facts = resolve_model_data_config(network)
+    size = image_size or facts["input_size"][-1]
+    normalize = Normalize(facts["mean"], facts["std"])
+    return Encoder(network, normalize, size, False, None, features, name)

@@ -1,0 +1,163 @@
+"""How a run begins and ends: its folder, its loggers, and what is said where it ends early."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning.loggers import Logger
+from rich.console import Console
+
+from solo import distributed
+from solo.config import RunConfig, RunError
+from solo.data import ImageData
+from solo.runs.checkpoint_files import LAST
+from solo.runs.dashboard import close_dashboard, open_dashboard
+from solo.runs.folder import RunFolder, choose_folder
+from solo.runs.metrics_csv import MetricsCSV
+
+ROOT = Path(__file__).resolve().parents[2]
+Handler = Callable[[int, FrameType | None], Any]
+
+
+class RunInterrupted(SystemExit):
+    """A signal ended the run after its state was saved; exits with 128 + the signal's number."""
+
+    def __init__(self, number: int, launcher: Handler | None = None) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+        self._launcher = launcher
+
+    def pass_on(self) -> None:
+        """Let a launcher that listens to this signal do its part (requeue the job)."""
+        if self._launcher is not None:
+            self._launcher(self.signal, None)
+
+
+@contextlib.contextmanager
+def run_folder(config: RunConfig, trainer: pl.Trainer, console: Console) -> Iterator[RunFolder]:
+    """The run's folder, filled, and this run's until the block ends."""
+    folder = agree_on_folder(config, trainer, console)
+    try:
+        if trainer.is_global_zero:
+            folder.create(config)
+        yield folder
+    finally:
+        if config.wandb.enabled:
+            close_dashboard()
+        folder.release()
+
+
+def agree_on_folder(config: RunConfig, trainer: pl.Trainer, console: Console) -> RunFolder:
+    """The same folder on every process, whoever launched them."""
+
+    def warn(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    handed_down = RunFolder.handed_down()
+    if handed_down is not None:
+        return handed_down
+    if trainer.world_size > 1 and distributed.launched_by_cluster():
+        trainer.strategy.setup_environment()  # brings up the process group
+        folder = choose_folder(config, warn) if trainer.is_global_zero else None
+        words = distributed.broadcast_object(folder.to_words() if folder else None)
+        return folder or RunFolder.from_words(words)
+    return choose_folder(config, warn)
+
+
+def loggers(config: RunConfig, folder: RunFolder, is_first: bool, console: Console) -> list[Logger]:
+    """metrics.csv always, Weights & Biases where it is enabled."""
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    chosen: list[Logger] = [MetricsCSV(folder.path / "metrics.csv", say)]
+    if config.wandb.enabled:
+        chosen.append(open_dashboard(config, folder, is_first, say))
+    return chosen
+
+
+def fit(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: ImageData,
+    folder: RunFolder,
+    console: Console,
+    script: str,
+) -> None:
+    """Train; where that ends early, say why and how the run goes on.
+
+    Raises:
+        RunInterrupted: after a signal, the state saved.
+        RunError: where the loss is no number, or another process of the run is gone.
+    """
+    try:
+        with distributed.closed_afterwards(), folder.hand_down(), _children_read(folder, script):
+            trainer.fit(module, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
+    except RunInterrupted as interruption:
+        if trainer.is_global_zero:
+            say_how_to_go_on(console, interruption, folder)
+        interruption.pass_on()
+        raise
+    except RuntimeError as error:
+        reason = explain(error)
+        if reason is None:
+            raise
+        raise RunError(f"{reason} {how_to_go_on(folder)}") from error
+
+
+def say_how_to_go_on(console: Console, interruption: RunInterrupted, folder: RunFolder) -> None:
+    """After a signal: what was saved, and how the run continues."""
+    folder.note(status="interrupted")
+    console.print(
+        f"{interruption.signal.name}: saved {folder.checkpoints / LAST}. {how_to_go_on(folder)}",
+        soft_wrap=True,
+    )
+
+
+def how_to_go_on(folder: RunFolder) -> str:
+    """The two ways to continue a run."""
+    last = folder.checkpoints / LAST
+    if not last.exists():
+        return "Nothing was saved yet."
+    return (
+        "The same command with ++auto_resume.enabled=true goes on from its last checkpoint; so "
+        f"does ++resume_from_checkpoint={last}, in a new folder."
+    )
+
+
+def explain(error: RuntimeError) -> str | None:
+    """What happened, in a user's words, where an error of torch's tells of a lost process."""
+    text = str(error)
+    if re.search(r"DataLoader worker .*(killed|exited unexpectedly)", text):
+        return (
+            "A loader process was killed, as happens when memory runs out; lower data.num_workers "
+            "or optimizer.batch_size."
+        )
+    if re.search(r"[Cc]onnection (closed|reset|refused)|NCCL.*(remote|abort)|Broken pipe", text):
+        return "Another process of this run is gone, so this one ends too."
+    return None
+
+
+@contextlib.contextmanager
+def _children_read(folder: RunFolder, script: str) -> Iterator[None]:
+    """Let the processes that Lightning launches run the saved config.
+
+    It would repeat this process's command line, which in a multirun is the whole sweep.
+    """
+    argv, hydra = sys.argv, HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = None
+    sys.argv = [str(ROOT / script), "--config-path", str(folder.path.absolute())]
+    sys.argv += ["--config-name", "config"]
+    try:
+        yield
+    finally:
+        sys.argv, HydraConfig.instance().cfg = argv, hydra

@@ -1,0 +1,97 @@
+"""Small runs, and what they left: shared by tests, which never import each other."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from solo.methods import SSLMethod
+from solo.pretrain import Result, run
+from solo.runs import RunInterrupted
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        out[key] = merged(out.get(key, {}), value) if isinstance(value, dict) else value
+    return out
+
+
+def tiny(folder: Path, **over: Any) -> dict[str, Any]:
+    """A digits run of seconds."""
+    base = {
+        "backbone": {"name": "resnet10t", "kwargs": {"channels": [8] * 4, "stem_type": ""}},
+        "method_kwargs": {
+            "proj_hidden_dim": 32,
+            "proj_output_dim": 16,
+            "num_projections": 40,
+            "add_projector_classifier": True,
+            "logging_interval": 2,
+        },
+        "data": {"num_workers": 0},
+        "augmentations": [{"crop_size": 8, "num_crops": 2}],
+        "optimizer": {"name": "adamw", "batch_size": 64, "lr": 4e-3},
+        "checkpoint": {"dir": str(folder)},
+        "knn_eval": {"enabled": True},
+        "mlp_probe": {"enabled": True},
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 2,
+        "limit_train_batches": 6,
+        "limit_val_batches": 2,
+    }
+    return merged(base, over)
+
+
+def state(result: Result) -> dict[str, torch.Tensor]:
+    return last(result)["state_dict"]
+
+
+def last(result: Result) -> dict[str, Any]:
+    return torch.load(result.folder / "checkpoints/last.ckpt", weights_only=True)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def cut_short(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], step: int) -> Path:
+    """Run until a SIGTERM arrives inside ``step``; the run's folder."""
+    plain = SSLMethod.training_step
+
+    def training_step(self: SSLMethod, batch: Any, index: int) -> Any:
+        if self.trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SSLMethod, "training_step", training_step)
+        with pytest.raises(RunInterrupted) as caught:
+            run(content)
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    (folder,) = Path(content["checkpoint"]["dir"]).glob("*/*")
+    return folder
+
+
+def words_of(options: dict[str, Any], prefix: str = "") -> list[str]:
+    """A config as command-line overrides."""
+    out = []
+    for key, value in options.items():
+        if isinstance(value, dict):
+            out += words_of(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            out.append(f"++{prefix}{key}={json.dumps(value)}".replace('"', ""))
+        else:
+            out.append(f"++{prefix}{key}={json.dumps(value)}")
+    return out

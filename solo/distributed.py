@@ -178,8 +178,17 @@ def closed_afterwards() -> Iterator[None]:
 
 
 def launched_by_cluster() -> bool:
-    """Whether srun or torchrun started this process as one of several."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    """Whether srun or torchrun started this process as one of several.
+
+    As Lightning sees it: a shell inside a Slurm allocation is not one of several.
+    """
+    # Here, so that who takes a loss alone needs no Lightning.
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect():
+        return True
+    return SLURMEnvironment.detect() and int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
 def is_first_launched() -> bool:

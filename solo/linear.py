@@ -62,7 +62,7 @@ def _train(
     config: LinearConfig, encoder: Encoder, console: Console, options: dict[str, Any]
 ) -> Result:
     """Modes linear, mlp and finetune: resumable and logged like pretraining."""
-    data = ImageData(config)
+    data = ImageData(config, labelled_only=True)
     if data.val is None:
         raise ConfigError("data.val_path is not set; there is nothing to score the probe on")
     if data.num_classes < 2:

@@ -45,8 +45,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     data = ImageData(config)
     method = build_method(config, data)
     if config.compile:
-        method.backbone.compile()
-        method.projector.compile()
+        method.compile_networks()
     trainer, io = build_trainer(config, data, options, console)
     trainer.log_every_n_steps = data.logging_interval(  # type: ignore[attr-defined]
         config.method_kwargs.logging_interval, trainer.world_size
@@ -90,6 +89,18 @@ def announce(
     )
     if "expected_l0" in method.facts:
         console.print(f"expected l0 {method.facts['expected_l0']:.3f}")
+        if method.facts["expected_l0"] < 1e-4:
+            console.print(
+                "warning: the target is zero almost everywhere, so embeddings will be too; raise "
+                "method_kwargs.mean_shift_value, or give method_kwargs.target_l0",
+                soft_wrap=True,
+            )
+    if data.num_classes == 1:
+        console.print(
+            f"warning: all training images are of one class ({data.train.classes[0]}), so probes "
+            "have nothing to tell apart; with data.no_labels=true there are none",
+            soft_wrap=True,
+        )
     if folder.resume_from:
         console.print(f"continuing from {folder.resume_from}", soft_wrap=True)
     console.print(f"folder: {folder.path}", soft_wrap=True)

@@ -84,6 +84,19 @@ def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, cls: Any, coarse: b
     monkeypatch.setitem(cls.meta, "md5", None)
 
 
+def write_stl10(root: Path, monkeypatch: pytest.MonkeyPatch, count: int = 4) -> None:
+    """STL-10's binary files with ``count`` images in each split, of classes in turn."""
+    folder = root / torchvision.datasets.STL10.base_folder
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for split in ("train", "test", "unlabeled"):
+        pixels = random.integers(0, 256, count * 3 * 96 * 96, dtype=np.uint8)
+        pixels.tofile(folder / f"{split}_X.bin")
+        (np.arange(count, dtype=np.uint8) % 10 + 1).tofile(folder / f"{split}_y.bin")
+    (folder / "class_names.txt").write_text("\n".join(f"c{i}" for i in range(10)))
+    monkeypatch.setattr(torchvision.datasets.STL10, "_check_integrity", lambda self: True)
+
+
 def write_celeba(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """``folder/celeba`` as torchvision lays it out: every second image is for validation.
 

@@ -19,6 +19,11 @@ from solo.runs import RunInterrupted
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def slow(*values: Any) -> Any:
+    """A parameter of a test that takes long."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():

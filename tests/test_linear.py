@@ -13,13 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_celeba, write_images
-from helpers import rows, tiny, words_of
+import torch.nn.functional as F
+from conftest import write_celeba, write_images, write_stl10
+from helpers import rows, slow, tiny, words_of
 
 from solo import linear
 from solo.config import ConfigError, RunError
+from solo.config.schema import Data
+from solo.data.datasets import load_splits
+from solo.evaluation import features
+from solo.evaluation.features import Pixels, extract, pixel_side
 from solo.evaluation.resolve import resolve_linear
 from solo.evaluation.training import TrainedProbe
+from solo.losses import supervised_loss
 from solo.pretrain import run as pretrain
 from solo.runs import RunInterrupted
 from solo.runs.checkpoint_files import read_checkpoint
@@ -242,3 +248,103 @@ def test_recipes_resolve(trained: Path) -> None:
         assert config.image_size == 8
         assert path.read_text().startswith("# ") and "main_linear.py" in path.read_text()
         assert words_of(tree)
+
+
+def test_images_without_labels_are_left_out(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STL-10: half of the training images here have no label; every mode takes the others."""
+    write_stl10(tmp_path, monkeypatch, 20)
+    keys = {"data": {"dataset": "stl10", "train_path": str(tmp_path), "num_workers": 0}}
+    keys |= {"optimizer": {"batch_size": 5}}
+    table = evaluate(trained, tmp_path / "few", **keys, few_shot={"shots": [1, "all"], "draws": 2})
+    assert [row["model"] for row in table.rows[:2]] == ["raw pixels", "untrained network"]
+    for mode in ("fast", "knn"):
+        assert evaluate(trained, tmp_path / mode, **keys, mode=mode).rows
+    mixed = {"mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1}
+    result = evaluate(trained, tmp_path / "tune", **keys, **mixed, mode="finetune", max_epochs=1)
+    assert read_checkpoint(result.folder / "checkpoints/last.ckpt")["global_step"] == 4
+
+
+def test_finetuning_on_attributes(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_celeba(tmp_path, 24, monkeypatch)
+    keys = {"data": {"dataset": "celeba", "train_path": str(tmp_path), "num_workers": 0}}
+    keys |= {"mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1, "optimizer": {"batch_size": 4}}
+    (row,) = evaluate(trained, tmp_path / "out", **keys, mode="finetune", max_epochs=1).rows
+    assert 0 < row["val_map"] <= 100
+
+
+def test_smoothed_attributes() -> None:
+    """Yes and no move towards one half; a class moves towards all of them evenly."""
+    logits, labels = torch.randn(6, 4).double(), torch.randint(0, 2, (6, 4)).double()
+    labels[2] = -1
+    keep = torch.arange(6) != 2
+    expected = F.binary_cross_entropy_with_logits(logits[keep], labels[keep] * 0.8 + 0.1)
+    found = supervised_loss(logits, labels.long(), label_smoothing=0.2)
+    torch.testing.assert_close(found, expected)
+    classes = torch.tensor([0, 1, 2, 3, -1, 1])
+    known = F.one_hot(classes[classes >= 0], 4).double() * 0.8 + 0.05
+    wanted = -(known * logits[classes >= 0].log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(supervised_loss(logits, classes, label_smoothing=0.2), wanted)
+
+
+def test_broken_images_and_raw_pixels(trained: Path, image_tree: Path, tmp_path: Path) -> None:
+    victim = sorted((image_tree / "train").rglob("*.JPEG"))[5]
+    victim.write_bytes(victim.read_bytes()[:200])
+    keys = custom(image_tree)
+    keys["data"]["on_bad_image"] = "skip"
+    few = {"shots": [1, "all"], "draws": 1}
+    result = evaluate(trained, tmp_path, **keys, few_shot=few)
+    assert result.rows[0]["model"] == "raw pixels"
+
+
+def test_raw_pixels_that_would_not_fit(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """ImageNet-100 at 224 px would be 76 GB: they are shrunk, or left out, and it is said."""
+    assert pixel_side(126_689, 224) == 26 and pixel_side(1797, 8) == 8
+    assert pixel_side(10_000_000, 224) == 0
+    train = 1437 * 3 * 4
+    few = {"shots": [1], "draws": 1}
+    x = extract(Pixels(32, True, 8), load_splits(Data(), 0).val)
+    assert x.x.shape == (360, 192) and float(x.x.min()) >= 0 and float(x.x.max()) <= 1
+    big = {"image_size": 16, "few_shot": few}
+    monkeypatch.setattr(features, "MOST_PIXEL_BYTES", train * 10**2)
+    first = evaluate(trained, tmp_path, **big)
+    assert "raw pixels of 1437 images are shrunk from 16 to 10 px" in capfd.readouterr().out
+    assert first.rows[0]["model"] == "raw pixels"
+    monkeypatch.setattr(features, "MOST_PIXEL_BYTES", train * 7**2)
+    second = evaluate(trained, tmp_path, **big)
+    assert "raw pixels of 1437 images are left out" in capfd.readouterr().out
+    assert [row["model"] for row in second.rows] == ["untrained network", trained.name]
+
+
+@pytest.mark.parametrize("chosen", ["backbone", slow("last_two_cls")])
+def test_two_processes_finetune(
+    chosen: str, trained: Path, tmp_path: Path, command: Command
+) -> None:
+    """What the features do not need asks for no gradient: DDP would wait for it."""
+    source = trained
+    if chosen == "last_two_cls":
+        content = tiny(tmp_path / "vit", max_epochs=1, limit_train_batches=1)
+        vit = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+        content["backbone"] = {"name": "vit_tiny", "kwargs": vit}
+        source = pretrain(content).folder
+    words = {"pretrained": str(source), "checkpoint": {"dir": str(tmp_path)}, "accelerator": "cpu"}
+    words |= {"mode": "finetune", "features": chosen, "devices": 2, "max_epochs": 1}
+    words |= {"limit_train_batches": 3, "optimizer": {"batch_size": 16}}
+    command("main_linear.py", *words_of(words))
+    (folder,) = (tmp_path / "linear").iterdir()
+    saved = read_checkpoint(folder / "checkpoints/last.ckpt")
+    assert saved["global_step"] == 3 and saved["processes"] == 2
+
+
+def test_probes_in_double_precision(trained: Path, tmp_path: Path) -> None:
+    for mode in ("linear", "finetune"):
+        keys = {"mode": mode, "precision": "64", "limit_train_batches": 2, "max_epochs": 1}
+        assert evaluate(trained, tmp_path, **keys, mixup=0.2).rows

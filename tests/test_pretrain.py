@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import last, merged, rows, state, tiny, words_of
+from conftest import write_images
+from helpers import last, merged, rows, slow, state, tiny, words_of
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from solo.config import ConfigError
+from solo.config.cli import force_overrides
+from solo.methods.rectified_lpjepa import RectifiedLpJEPA
 from solo.pretrain import run
+from solo.runs.checkpoint_files import read_checkpoint, write_checkpoint
 from solo.runs.folder import RunFolder
 
 Command = Callable[..., CompletedProcess[str]]
@@ -57,8 +62,10 @@ def test_a_runs_folder(tmp_path: Path) -> None:
         "checkpoints/last.ckpt.sha256",
         "checkpoints/previous.ckpt",
         "checkpoints/previous.ckpt.sha256",
-        "checkpoints/epoch=0000.ckpt",
-        "checkpoints/epoch=0001.ckpt",
+        "checkpoints/epoch_0000.ckpt",
+        "checkpoints/epoch_0000.ckpt.sha256",
+        "checkpoints/epoch_0001.ckpt",
+        "checkpoints/epoch_0001.ckpt.sha256",
     }
     assert list(tmp_path.iterdir()) == [result.folder.parent]
     facts = json.loads((result.folder / "environment.json").read_text())
@@ -91,9 +98,12 @@ def test_resuming_after_an_epoch_ends_like_the_uninterrupted_run(tmp_path: Path)
     whole = run(
         tiny(tmp_path, checkpoint={"keep_prev": True}, backbone={"kwargs": {"drop_path_rate": 0.2}})
     )
-    first_epoch = whole.folder / "checkpoints/epoch=0000.ckpt"
+    first_epoch = whole.folder / "checkpoints/epoch_0000.ckpt"
     saved = yaml.safe_load((whole.folder / "config.yaml").read_text())
     explicit = run({**saved, "resume_from_checkpoint": str(first_epoch)})
+    words = force_overrides([f"resume_from_checkpoint={first_epoch}"])
+    (override,) = OverridesParser.create().parse_overrides(words)
+    assert override.value() == str(first_epoch)  # Hydra takes the name as it is
     # The same folder, as if the process had died after the first epoch:
     (whole.folder / "checkpoints/last.ckpt").write_bytes(first_epoch.read_bytes())
     RunFolder(whole.folder).note(status="running", pid=2**22 + 1)
@@ -103,7 +113,7 @@ def test_resuming_after_an_epoch_ends_like_the_uninterrupted_run(tmp_path: Path)
     for result in (explicit, again):
         assert last(result)["global_step"] == 12
     assert all(torch.equal(before[name], value) for name, value in state(again).items())
-    reference = torch.load(whole.folder / "checkpoints/epoch=0001.ckpt", weights_only=True)
+    reference = torch.load(whole.folder / "checkpoints/epoch_0001.ckpt", weights_only=True)
     assert all(torch.equal(before[n], v) for n, v in reference["state_dict"].items())
     steps = [row["step"] for row in rows(again.folder) if "train_invariance_loss" in row]
     assert steps == ["1", "3", "5", "7", "9", "11"]
@@ -181,6 +191,7 @@ def test_unlabelled_images_train_without_probes(image_tree: Path, tmp_path: Path
         ({"precision": "16-mixed"}, "++precision=32"),
         ({"backbone": {"name": "resnet_18"}}, "resnet18"),
         ({"data": {"dataset": "cifar"}}, "cifar10"),
+        ({"strategy": "ddpp"}, "did you mean ddp"),
         ({"data": {"dataset": "custom", "train_path": "/no/where"}}, "/no/where"),
         ({"optimizer": {"batch_size": 2000}}, "1437"),
         ({"resume_from_checkpoint": "/no/such.ckpt"}, "/no/such.ckpt"),
@@ -227,17 +238,21 @@ def reference_line(image_tree: Path, tmp_path: Path) -> list[str]:
     "rest",
     [
         ["++wandb.entity=someone", "++wandb.project=something", "++wandb.enabled=true"],
-        [
-            "++method_kwargs.lp_norm_parameter=2.0",
-            "++method_kwargs.mean_shift_value=-1.0",
-            "++wandb.enabled=false",
-        ],
-        [
-            "++method_kwargs.invariance_loss_weight=25.0",
-            "++method_kwargs.rdm_reg_loss_weight=125.0",
-            "++optimizer.lr=0.165",
-            "++optimizer.classifier_lr=0.055",
-        ],
+        slow(
+            [
+                "++method_kwargs.lp_norm_parameter=2.0",
+                "++method_kwargs.mean_shift_value=-1.0",
+                "++wandb.enabled=false",
+            ]
+        ),
+        slow(
+            [
+                "++method_kwargs.invariance_loss_weight=25.0",
+                "++method_kwargs.rdm_reg_loss_weight=125.0",
+                "++optimizer.lr=0.165",
+                "++optimizer.classifier_lr=0.055",
+            ]
+        ),
     ],
     ids=["wandb", "sparser", "weights"],
 )
@@ -281,6 +296,25 @@ def test_two_processes_by_command_line(tmp_path: Path, command: Command) -> None
     assert steps == ["1", "3", "5"]
 
 
+@pytest.mark.parametrize("method", ["ijepa", slow("dino"), slow("byol")])
+def test_two_processes_of_methods_with_teachers(
+    method: str, tmp_path: Path, command: Command
+) -> None:
+    """Every parameter that asks for a gradient gets one, or DDP stops at the second step."""
+    options = tiny(tmp_path, method=method, devices=2, max_epochs=1, limit_train_batches=3)
+    options |= {"mlp_probe": {"enabled": False}, "optimizer": {"batch_size": 16}}
+    options["method_kwargs"].pop("num_projections")
+    if method == "ijepa":
+        vit = {"patch_size": 2, "embed_dim": 24, "depth": 2, "num_heads": 2}
+        vit |= {"class_token": False, "global_pool": "avg"}
+        options["backbone"] = {"name": "vit_tiny", "kwargs": vit}
+        options["method_kwargs"] = {"pred_dim": 16, "pred_depth": 1, "pred_heads": 2}
+    command("main_pretrain.py", "--config-name", method, *words_of(options))
+    (folder,) = (tmp_path / method).iterdir()
+    assert read_checkpoint(folder / "checkpoints/last.ckpt")["global_step"] == 3
+
+
+@pytest.mark.slow
 def test_a_sweep_makes_a_run_each(tmp_path: Path, command: Command) -> None:
     options = tiny(tmp_path, max_epochs=1, limit_train_batches=1, devices=2)
     command("main_pretrain.py", "-m", *words_of(options), "method_kwargs.target_l0=0.1,0.6")
@@ -304,3 +338,62 @@ def test_compiled_networks_train_alike(tmp_path: Path) -> None:
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-4)
     # Adam's first steps turn rounding into small differences.
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", slow("value")])
+def test_labels_do_not_change_how_gradients_are_clipped(algorithm: str, tmp_path: Path) -> None:
+    """The backbone is the same to the bit with and without probes."""
+    states = []
+    for no_labels in (False, True):
+        content = tiny(tmp_path, gradient_clip_val=0.01, gradient_clip_algorithm=algorithm)
+        content |= {"max_epochs": 1, "knn_eval": {"enabled": False}, "limit_val_batches": 0}
+        content["data"]["no_labels"] = no_labels
+        states.append(state(run(content)))
+    kept = [name for name in states[1] if name.startswith(("backbone.", "projector."))]
+    assert kept and all(torch.equal(states[0][name], states[1][name]) for name in kept)
+
+
+def test_double_precision_is_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = set()
+    plain = RectifiedLpJEPA.compute_loss
+
+    def watch(self: Any, *args: Any) -> Any:
+        found = plain(self, *args)
+        kinds.update({args[0].dtype, args[1].dtype, found.total.dtype})
+        return found
+
+    monkeypatch.setattr(RectifiedLpJEPA, "compute_loss", watch)
+    run(tiny(tmp_path, precision="64", max_epochs=1, limit_train_batches=2))
+    assert kinds == {torch.float64}
+
+
+def test_what_deserves_a_warning(
+    image_tree: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one = {"dataset": "custom", "train_path": str(image_tree / "one"), "num_workers": 0}
+    write_images(image_tree / "one", ["dog"], 8)
+    content = tiny(tmp_path, data=one, optimizer={"batch_size": 4}, max_epochs=1)
+    content["knn_eval"] = {"enabled": False}
+    run(merged(content, {"method_kwargs": {"mean_shift_value": -40.0}}))
+    said = capfd.readouterr().out
+    assert "of one class (dog)" in said and "data.no_labels=true" in said
+    assert "zero almost everywhere" in said and "target_l0" in said
+    run(tiny(tmp_path, max_epochs=1, limit_train_batches=1))
+    assert "warning:" not in capfd.readouterr().out
+
+
+def test_the_number_of_processes_stays(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A state of two processes is not gone on from by one; both numbers are said."""
+    content = tiny(tmp_path, max_epochs=1, limit_train_batches=2)
+    whole = run(content)
+    path = whole.folder / "checkpoints/last.ckpt"
+    assert last(whole)["processes"] == 1
+    write_checkpoint({**last(whole), "processes": 2}, path)
+    with pytest.raises(ConfigError, match=r"saved by 2 processes, but now there is 1"):
+        run({**content, "resume_from_checkpoint": str(path)})
+    RunFolder(whole.folder).note(status="running", pid=2**22 + 1)
+    capfd.readouterr()
+    other = run({**content, "auto_resume": {"enabled": True}})
+    said = capfd.readouterr().out
+    assert other.folder != whole.folder
+    assert "is not continued" in said and "saved by 2 processes, but now there is 1" in said

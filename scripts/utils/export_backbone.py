@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from solo.backbones import SMALL_IMAGE, library_call
+from solo.backbones import SMALL_IMAGE, library_call, without_weights
 from solo.config import RunError
 from solo.data.datasets import dataset_spec
 from solo.evaluation.loading import load_encoder
@@ -68,9 +68,8 @@ def export(source: str, folder: Path) -> None:
     if config is None:
         raise RunError(f"{source} is no run or checkpoint of this program")
     spec = dataset_spec(config.data.dataset)
-    library, model, arguments = library_call(
-        config.backbone.name, config.backbone.kwargs, encoder.image_size
-    )
+    kwargs = without_weights(config.backbone.kwargs)
+    library, model, arguments = library_call(config.backbone.name, kwargs, encoder.image_size)
     stem = getattr(encoder.backbone, "conv1", None)
     small = encoder.image_size <= SMALL_IMAGE and stem is not None
     facts = {
@@ -84,7 +83,7 @@ def export(source: str, folder: Path) -> None:
         "std": spec.std,
         "whole": spec.whole,
         "name": config.backbone.name,
-        "kwargs": config.backbone.kwargs,
+        "kwargs": kwargs,
         "method": config.method,
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import timm
@@ -122,6 +123,24 @@ def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     # timm: (patch tokens, prefix tokens) of each block, or patch tokens alone.
     picked = [b[1][:, 0] if isinstance(b, tuple) else b.mean(1) for b in blocks]
     return features, torch.cat(picked, dim=-1)
+
+
+def compile_calls(network: nn.Module, names: Iterable[str], **options: Any) -> None:
+    """Compile methods of a network that are called in place of the network itself.
+
+    Args:
+        network: ``network.compile()`` reaches calls of the network alone.
+        names: of the methods.
+        options: of ``torch.compile``.
+    """
+    for name in names:
+        setattr(network, name, torch.compile(getattr(network, name), **options))
+
+
+def without_weights(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """``backbone.kwargs`` that ask no hub for weights: what is built gets its weights elsewhere."""
+    sources = ("pretrained", "weights", "checkpoint_path")
+    return {name: value for name, value in kwargs.items() if name not in sources}
 
 
 def has_blocks(network: nn.Module) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -67,8 +66,9 @@ class Checkpoints(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the config."""
+        """Add the config, and how many processes there are."""
         checkpoint["config"] = self.config.to_dict()
+        checkpoint["processes"] = distributed.world_size()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, idx: int
@@ -93,8 +93,8 @@ class Checkpoints(pl.Callback):
         if (self.config.checkpoint.enabled and due) or self._agreed:
             self._save(trainer)
             self.io.publish()
-            if self.config.checkpoint.keep_prev and due:
-                self._keep(trainer)
+            if self.config.checkpoint.keep_prev and due and distributed.rank() == 0:
+                self.io.keep(self.folder / LAST, f"epoch_{trainer.current_epoch:04d}.ckpt")
         over = trainer.current_epoch + 1 >= self.config.max_epochs
         if not over:  # the last epoch's run is done anyway
             self._stop_if_agreed(trainer)
@@ -137,15 +137,6 @@ class Checkpoints(pl.Callback):
             return
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         trainer.save_checkpoint(self.folder / LAST)
-
-    def _keep(self, trainer: pl.Trainer) -> None:
-        """A second name for last.ckpt, which the next save does not replace."""
-        if distributed.rank() == 0:
-            self.io.wait()
-            kept = self.folder / f"epoch={trainer.current_epoch:04d}.ckpt"
-            kept.unlink(missing_ok=True)
-            if (self.folder / LAST).exists():
-                os.link(self.folder / LAST, kept)
 
     def _stop_if_agreed(self, trainer: pl.Trainer) -> None:
         if self._agreed > _SAVE:

@@ -27,6 +27,7 @@ class HealthMonitor(pl.Callback):
     def __init__(self) -> None:
         self._first_bad: Tensor | None = None
         self._skipped = 0
+        self._skipped_before = 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: SSLMethod, outputs: Any, batch: Any, batch_idx: int
@@ -41,8 +42,8 @@ class HealthMonitor(pl.Callback):
         self._skipped += batch.skipped
         if pl_module.logged:
             self._check()
-            if self._skipped:
-                pl_module.log("skipped_images", float(self._skipped))
+            if skipped := self._all_skipped():
+                pl_module.log("skipped_images", float(skipped))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -52,11 +53,17 @@ class HealthMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The count goes on after a resume."""
-        return {"skipped": self._skipped}
+        return {"skipped": self._all_skipped()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See above."""
-        self._skipped = state_dict["skipped"]
+        self._skipped, self._skipped_before = 0, state_dict["skipped"]
+
+    def _all_skipped(self) -> int:
+        """By all processes since the run began."""
+        device = None if self._first_bad is None else self._first_bad.device
+        own = torch.tensor(self._skipped, device=device)
+        return self._skipped_before + int(distributed.all_sum(own))
 
     def _check(self) -> None:
         if self._first_bad is None:

@@ -74,7 +74,7 @@ class KNNMonitor(pl.Callback):
         queries, self._queries = self._queries, []
         if not self._bank or not queries:
             return
-        bank = distributed.gather(torch.cat([h for h, _ in self._bank])).float()
+        bank = distributed.gather(torch.cat([h for h, _ in self._bank])).to(queries[0][0].dtype)
         bank_labels = distributed.gather(torch.cat([labels for _, labels in self._bank]))
         known = bank_labels >= 0
         h = torch.cat([h for h, _ in queries])

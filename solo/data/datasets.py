@@ -17,7 +17,14 @@ from solo import rng
 from solo.config import ConfigError, unknown_name
 from solo.config.schema import Data
 from solo.data.folders import class_folders, h5_file, imagenet100_classes, unlabelled_tree
-from solo.data.sources import ArraySource, EncodedSource, FolderSource, ImageSource, take_fraction
+from solo.data.sources import (
+    ArraySource,
+    EncodedSource,
+    FolderSource,
+    ImageSource,
+    download_turn,
+    take_fraction,
+)
 from solo.data.transfer import SETS, load_transfer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -105,7 +112,8 @@ def _torchvision(make: Callable[[str, bool], Any], path: str | None, data: Data,
     """
     root = path or "datasets"
     try:
-        return make(root, data.download)
+        with download_turn(root, data.download):
+            return make(root, data.download)
     except RuntimeError as error:
         raise ConfigError(
             f"{key}: {data.dataset} was not found in {root} (or is damaged). Name the folder that "

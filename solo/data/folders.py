@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -116,9 +117,19 @@ def existing(path: str | None, key: str, kind: str) -> Path:
 
 
 def _images_below(root: Path, folder: Path) -> list[str]:
-    """Paths of all images below ``folder``, relative to ``root``, sorted."""
-    return sorted(
-        str(file.relative_to(root))
-        for file in folder.rglob("*")
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
+    """Paths of all images below ``folder``, relative to ``root``, sorted.
+
+    Linked folders are entered, each folder once.
+    """
+    found: list[str] = []
+    entered = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(f for f in folders if os.path.realpath(f"{place}/{f}") not in entered)
+        entered.update(os.path.realpath(f"{place}/{f}") for f in folders)
+        prefix = os.path.relpath(place, root)
+        found += [
+            os.path.join(prefix, name) if prefix != "." else name
+            for name in files
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        ]
+    return sorted(found)

@@ -21,6 +21,7 @@ from solo.data.batches import (
     finish_batch,
 )
 from solo.data.datasets import dataset_spec, label_facts, load_splits
+from solo.data.sources import labelled_part
 
 
 class ImageData(pl.LightningDataModule):
@@ -29,15 +30,21 @@ class ImageData(pl.LightningDataModule):
     Reads the data set's index (and, with ``preload``, its files) when it is built, so that a
     missing path stops a run before anything long starts.
 
+    Args:
+        config: of the run.
+        labelled_only: leave out training images without a label.
+
     Raises:
         ConfigError: as :func:`load_splits` does, and for a batch larger than the data.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, labelled_only: bool = False) -> None:
         super().__init__()
         self.config = config
         self.spec = dataset_spec(config.data.dataset)
         self.train, self.val = load_splits(config.data, config.seed)
+        if labelled_only:
+            self.train = labelled_part(self.train)
         self.num_classes, self.multilabel = label_facts(self.train.labels, self.train.classes)
         if config.data.no_labels:
             self.num_classes = 0

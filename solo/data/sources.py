@@ -7,15 +7,17 @@ images as one tensor besides.
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import h5py
 import numpy as np
 import torch
-from PIL import Image
+from filelock import FileLock
+from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
@@ -23,6 +25,9 @@ from torchvision.transforms.v2 import functional as TF
 from solo.config import RunError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
+
+UNREADABLE = (OSError, SyntaxError, ValueError, KeyError)
+"""What Pillow raises for files that are no images, or damaged ones."""
 
 
 class BadImageError(RunError, RuntimeError):
@@ -86,33 +91,49 @@ class EncodedSource:
         """The encoded image."""
         raise NotImplementedError
 
+    def size(self, index: int) -> int:
+        """Bytes of the encoded image."""
+        raise NotImplementedError
+
     def where(self, index: int) -> str:
         """What to call this image in an error."""
         return str(self.names[index])
 
     def image(self, index: int) -> Tensor:
-        """uint8 [3, H, W].
+        """uint8 [3, H, W]; a fourth band (alpha) is dropped, the colours are taken as stored.
 
         Raises:
-            BadImageError: where the image does not decode.
+            BadImageError: where the image does not decode, or has more than 8 bits a value.
         """
         try:
             with Image.open(io.BytesIO(self._encoded(index))) as image:
+                if image.mode == "F" or image.mode.startswith("I"):
+                    raise ValueError(
+                        f"its mode is {image.mode}, more than 8 bits a value, which would be cut "
+                        "off at 255; convert it to 8 bits"
+                    )
                 return TF.pil_to_tensor(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, KeyError) as error:
+        except (*UNREADABLE, Image.DecompressionBombError) as error:
+            unknown = isinstance(error, UnidentifiedImageError)  # its text shows a buffer's address
             raise BadImageError(
-                f"{self.where(index)} cannot be read as an image: {error}. "
+                f"{self.where(index)} cannot be read as an image: "
+                f"{'no known image format' if unknown else error}. "
                 "Repair or remove the file, or set ++data.on_bad_image=skip"
             ) from error
 
     def preload(self, what: str) -> None:
         """Read everything into one buffer, still encoded, with a progress bar."""
-        chunks = [self.read(i) for i in track(range(len(self)), f"Reading {what} into memory")]
-        ends = torch.tensor([len(chunk) for chunk in chunks]).cumsum(0)
-        # One shared tensor: worker processes see the same pages instead of copies.
-        self._bytes = torch.frombuffer(bytearray(b"".join(chunks)), dtype=torch.uint8)
-        self._bytes.share_memory_()
-        self._ends = ends
+        ends = torch.tensor([self.size(i) for i in range(len(self))]).cumsum(0)
+        # One buffer, filled in place. Workers are forked and see the same pages: nobody writes.
+        buffer = torch.empty(int(ends[-1]), dtype=torch.uint8)
+        start = 0
+        for index in track(range(len(self)), f"Reading {what} into memory"):
+            content, end = self.read(index), int(ends[index])
+            if len(content) != end - start:
+                raise BadImageError(f"{self.where(index)} changed while it was read")
+            buffer[start:end] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            start = end
+        self._bytes, self._ends = buffer, ends
 
     def _encoded(self, index: int) -> bytes:
         if self._bytes is None or self._ends is None:
@@ -134,6 +155,10 @@ class FolderSource(EncodedSource):
         """The file's bytes."""
         return (self.root / str(self.names[index])).read_bytes()
 
+    def size(self, index: int) -> int:
+        """The file's."""
+        return (self.root / str(self.names[index])).stat().st_size
+
     def where(self, index: int) -> str:
         """The file's path."""
         return str(self.root / str(self.names[index]))
@@ -151,9 +176,16 @@ class H5Source(EncodedSource):
 
     def read(self, index: int) -> bytes:
         """The stored bytes. Each process opens the file for itself, at its first image."""
+        return bytes(np.asarray(self._dataset(index)).tobytes())
+
+    def size(self, index: int) -> int:
+        """Of the stored array."""
+        return int(self._dataset(index).nbytes)
+
+    def _dataset(self, index: int) -> h5py.Dataset:
         if self._file is None:
             self._file = h5py.File(self.path, "r")
-        return bytes(np.asarray(self._file[str(self.names[index])]).tobytes())
+        return self._file[str(self.names[index])]
 
     def where(self, index: int) -> str:
         """File and key."""
@@ -179,6 +211,31 @@ class Subset:
     def image(self, index: int) -> Tensor:
         """uint8 [3, H, W]."""
         return self.source.image(int(self.indices[index]))
+
+
+@contextlib.contextmanager
+def download_turn(root: str, download: bool) -> Iterator[None]:
+    """Processes that may fetch a data set into ``root`` take turns: the others find it there."""
+    if not download:
+        yield
+        return
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{root}/.download.lock")
+        lock.acquire()
+    except OSError:  # a folder to read only: there is nothing to fetch into it
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def labelled_part(source: ImageSource) -> ImageSource:
+    """The images that have a label: all of them, but for sets such as STL-10."""
+    known = source.labels >= 0 if source.labels.ndim == 1 else (source.labels >= 0).all(-1)
+    return source if bool(known.all()) else Subset(source, known.nonzero()[:, 0])
 
 
 def take_fraction(source: ImageSource, fraction: float, generator: torch.Generator) -> ImageSource:

@@ -11,7 +11,7 @@ from torchvision import datasets as tv
 
 from solo.config import ConfigError
 from solo.config.schema import Data
-from solo.data.sources import FolderSource
+from solo.data.sources import FolderSource, download_turn
 
 Make = Callable[[str, str, bool], Any]  # root, split, download -> a torchvision data set
 Files = Callable[[Any], tuple[Sequence[Any], Sequence[int]]]  # its image files and labels
@@ -80,8 +80,9 @@ def load_transfer(name: str, data: Data) -> tuple[FolderSource, FolderSource]:
     train_splits, test_split, make, files = SETS[name]
     root = data.train_path or "datasets"
     try:
-        train = [make(root, split, data.download) for split in train_splits]
-        test = make(root, test_split, data.download)
+        with download_turn(root, data.download):
+            train = [make(root, split, data.download) for split in train_splits]
+            test = make(root, test_split, data.download)
     except (RuntimeError, OSError, ValueError) as error:
         raise ConfigError(
             f"data.train_path: {name} was not found in {root} ({str(error).splitlines()[0]}). "

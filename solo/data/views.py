@@ -42,5 +42,5 @@ class Normalize(nn.Module):
         self.register_buffer("shift", shift.float()[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[..., 3, H, W] uint8 -> the same shape, float32."""
-        return torch.addcmul(self.shift, images.float(), self.scale)
+        """[..., 3, H, W] uint8 -> the same shape, float32 (or the network's own precision)."""
+        return torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from solo.backbones import build_backbone, has_blocks, last_two_cls
+from solo.backbones import build_backbone, has_blocks, last_two_cls, without_weights
 from solo.config import Config, ConfigError
 
 FeatureName = Literal["backbone", "projector", "last_two_cls"]
@@ -68,22 +68,24 @@ class Encoder(nn.Module):
     def num_features(self) -> int:
         """F, by asking."""
         was_training = self.training
-        parameter = next(self.parameters())
-        image = torch.zeros(
-            1, 3, self.image_size, self.image_size, dtype=torch.uint8, device=parameter.device
-        )
-        size = self.eval()(image).shape[-1]
+        size = self.eval()(self.blank()).shape[-1]
         self.train(was_training)
         return int(size)
 
+    def blank(self) -> Tensor:
+        """A black image, [1, 3, H, W] uint8."""
+        side, where = self.image_size, next(self.parameters()).device
+        return torch.zeros(1, 3, side, side, dtype=torch.uint8, device=where)
+
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:
-    """The same network before any training; only of a run of ours."""
+    """The same network before any training, published weights left out too; of a run of ours."""
     assert encoder.config is not None
     torch.manual_seed(seed)
     config = encoder.config
     size = config.augmentations[0].crop_size
-    network = build_backbone(config.backbone.name, config.backbone.kwargs, size)
+    kwargs = without_weights(config.backbone.kwargs)
+    network = build_backbone(config.backbone.name, kwargs, size)
     return Encoder(
         network, encoder.normalize, encoder.image_size, encoder.whole, None, "backbone", "untrained"
     )

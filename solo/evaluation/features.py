@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from solo.data.batches import Batch, ValidationSampler, ValidationViews
 from solo.data.sources import ImageSource
 from solo.evaluation.encoders import Encoder
 from solo.losses.supervised import has_label
+
+MOST_PIXEL_BYTES = 2**30
 
 
 class FeatureSet(NamedTuple):
@@ -29,8 +33,31 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+class Pixels(nn.Module):
+    """What a network has to beat: raw pixels as features, [N, 3, H, W] uint8 -> [N, 3 s s].
+
+    Args:
+        image_size: side of the images that it is given.
+        whole: see :class:`Encoder`.
+        side: s, to which they are shrunk.
+    """
+
+    name = "raw pixels"
+
+    def __init__(self, image_size: int, whole: bool, side: int) -> None:
+        super().__init__()
+        self.image_size, self.whole, self.side = image_size, whole, side
+
+    def forward(self, images: Tensor) -> Tensor:
+        """In [0, 1]."""
+        x = images.float()
+        if self.side != self.image_size:
+            x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True)
+        return x.flatten(1) / 255
+
+
 def feature_batches(
-    encoder: Encoder,
+    encoder: Encoder | Pixels,
     source: ImageSource,
     *,
     batch_size: int = 256,
@@ -64,7 +91,7 @@ def feature_batches(
             progress.advance(task, len(x))
 
 
-def extract(encoder: Encoder, source: ImageSource, **options: object) -> FeatureSet:
+def extract(encoder: Encoder | Pixels, source: ImageSource, **options: object) -> FeatureSet:
     """All features of a data set; images that could not be read are left out.
 
     Options are those of :func:`feature_batches`.
@@ -78,9 +105,11 @@ def extract(encoder: Encoder, source: ImageSource, **options: object) -> Feature
     return FeatureSet(x[present], y[present])
 
 
-def pixels(source: ImageSource, image_size: int, whole: bool) -> FeatureSet:
-    """Raw pixels in place of features: what a network has to beat. [N, 3 H W] in [0, 1]."""
-    views = ValidationViews(source, image_size, whole)
-    batches = [views[keys] for keys in ValidationSampler(len(source), 256, 0, 1)]
-    x = torch.cat([batch.views[0][0].flatten(1) for batch in batches]).float() / 255
-    return FeatureSet(x, torch.cat([batch.labels for batch in batches]))
+def pixel_side(images: int, image_size: int) -> int:
+    """The largest side at which the raw pixels of so many images stay below 1 GiB, 0 for none.
+
+    Raw pixels of ImageNet-100 at 224 px are 76 GB; shrunk to 26 px they are 1 GB. Below 8 px
+    nothing is left to compare with.
+    """
+    side = min(image_size, math.isqrt(MOST_PIXEL_BYTES // (images * 3 * 4)))
+    return side if side >= min(8, image_size) else 0

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from solo.backbones import build_backbone, torchvision_resnets
+from solo.backbones import build_backbone, torchvision_resnets, without_weights
 from solo.config import ConfigError, unknown_name
 from solo.config.schema import Backbone
 from solo.data import Normalize
@@ -51,7 +51,8 @@ def load_encoder(
         return _ours(_read(checkpoint), saved, checkpoint, features, image_size)
     if (path / "backbone.json").is_file():
         facts = json.loads((path / "backbone.json").read_text())
-        network = build_backbone(facts["name"], facts["kwargs"], facts["image_size"])
+        kwargs = without_weights(facts["kwargs"])
+        network = build_backbone(facts["name"], kwargs, facts["image_size"])
         load_weights(network, load_file(path / "backbone.safetensors"), path)
         normalize = Normalize(tuple(facts["mean"]), tuple(facts["std"]))
         size = image_size or facts["image_size"]
@@ -142,7 +143,8 @@ def _ours(
     config = resolve_config(saved)
     spec = dataset_spec(config.data.dataset)
     size = config.augmentations[0].crop_size
-    network = build_backbone(config.backbone.name, config.backbone.kwargs, size)
+    kwargs = without_weights(config.backbone.kwargs)
+    network = build_backbone(config.backbone.name, kwargs, size)
     projector = config.method_kwargs.build_projector(int(network.num_features))  # type: ignore[arg-type]
     for part, module in (("backbone.", network), ("projector.", projector)):
         state = {
@@ -187,7 +189,7 @@ def _bare(
         if any(name.startswith(prefix) for name in state):
             state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     size = image_size or 224
-    network = build_backbone(backbone.name, backbone.kwargs, size)
+    network = build_backbone(backbone.name, without_weights(backbone.kwargs), size)
     own = set(network.state_dict())
     heads = re.compile(r"^(fc|head|head_dist|classifier)\.")
     state = {name: value for name, value in state.items() if name in own or not heads.match(name)}

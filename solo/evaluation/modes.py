@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from solo.config import ConfigError
 from solo.config.evaluation import LinearConfig
 from solo.config.schema import Data
 from solo.data.datasets import Splits, dataset_spec, label_facts, load_splits
+from solo.data.sources import labelled_part
 from solo.evaluation.encoders import Encoder, untrained
-from solo.evaluation.features import FeatureSet, device, extract, pixels
+from solo.evaluation.features import FeatureSet, Pixels, device, extract, pixel_side
 from solo.evaluation.few_shot import Score, check_shots, few_shot
 from solo.evaluation.knn import knn_grid
 from solo.evaluation.logistic import accuracy, fit_logistic
 from solo.evaluation.retrieval import compare_retrieval
-from solo.evaluation.sparsity import marginal_distance, sparsity_summary
+from solo.evaluation.sparsity import marginal_gap, sparsity_summary
 from solo.methods.probes import mean_average_precision
 
 Row = dict[str, Any]
@@ -36,13 +36,13 @@ def few_shot_rows(config: LinearConfig, encoder: Encoder, console: Console) -> l
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from error
     for name, split in splits.items():
-        networks: list[tuple[str, Encoder | None]] = [(encoder.name, encoder)]
+        networks: list[tuple[str, Encoder | Pixels]] = [(encoder.name, encoder)]
         if options.baselines:
             if encoder.config is not None:
                 networks.insert(0, ("untrained network", untrained(encoder, config.seed)))
-            networks.insert(0, ("raw pixels", None))
+            networks[:0] = _raw_pixels(encoder, split, console, name)
         for network_name, network in networks:
-            train, val = _both(config, network, encoder, split, console, name)
+            train, val = _both(config, network, split, console, name)
             for shots in options.shots:
                 score = few_shot(
                     train,
@@ -67,7 +67,7 @@ def fast_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[
     """Logistic regression on all features."""
     split = _splits(config, config.data.dataset)
     outputs, _ = label_facts(split.train.labels, split.train.classes)
-    train, val = _both(config, encoder, encoder, split, console, config.data.dataset)
+    train, val = _both(config, encoder, split, console, config.data.dataset)
     where = device()
     classifier = fit_logistic(train.x.to(where), train.labels.to(where), outputs, config.l2)
     scores = classifier.scores(val.x.to(where)).cpu()
@@ -85,7 +85,7 @@ def knn_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[R
     split = _splits(config, config.data.dataset)
     if split.train.labels.ndim > 1:
         raise ConfigError("knn needs one class an image; these have attributes (mode=fast)")
-    train, val = _both(config, encoder, encoder, split, console, config.data.dataset)
+    train, val = _both(config, encoder, split, console, config.data.dataset)
     where = device()
     found = knn_grid(
         train.x.to(where),
@@ -125,9 +125,7 @@ def sparsity_rows(config: LinearConfig, encoder: Encoder, console: Console) -> l
     kwargs = encoder.config.method_kwargs if encoder.config else None
     if config.features == "projector" and kwargs is not None and hasattr(kwargs, "target"):
         target = kwargs.target()
-        points = torch.linspace(0, float(z.max()), 200)
-        gaps = marginal_distance(z, target.cdf(points.double()).float(), points)
-        row |= {"expected_l0": target.expected_l0, "marginal_gap": float(gaps.mean())}
+        row |= {"expected_l0": target.expected_l0, "marginal_gap": marginal_gap(z, target)}
     return [row]
 
 
@@ -140,7 +138,7 @@ MODES: dict[str, Callable[[LinearConfig, Encoder, Console], list[Row]]] = {
 
 
 def _splits(config: LinearConfig, name: str) -> Splits:
-    """A data set with both splits.
+    """A data set with both splits; of the training images those that have a label.
 
     Raises:
         ConfigError: where one is missing, or it has no labels.
@@ -153,27 +151,31 @@ def _splits(config: LinearConfig, name: str) -> Splits:
         raise ConfigError(
             f"{name} has no validation images; name them with ++data.val_path=<folder>"
         )
-    return splits
+    return Splits(labelled_part(splits.train), splits.val)
 
 
 def _both(
-    config: LinearConfig,
-    network: Encoder | None,
-    encoder: Encoder,
-    split: Splits,
-    console: Console,
-    name: str,
+    config: LinearConfig, network: Encoder | Pixels, split: Splits, console: Console, name: str
 ) -> list[FeatureSet]:
-    """Features of both splits; raw pixels where there is no network."""
+    """Features of both splits."""
     assert split.val is not None
-    whole = dataset_spec(name).whole
-    if network is None:
-        return [pixels(s, encoder.image_size, whole) for s in (split.train, split.val)]
-    network.whole = whole
+    network.whole = dataset_spec(name).whole
     return [
         extract(network, source, **_options(config, console, f"{network.name}: {name}, {part}"))
         for source, part in ((split.train, "train"), (split.val, "validation"))
     ]
+
+
+def _raw_pixels(
+    encoder: Encoder, split: Splits, console: Console, name: str
+) -> list[tuple[str, Encoder | Pixels]]:
+    """The row of raw pixels: at the network's size, or as large as memory allows, and said so."""
+    size = encoder.image_size
+    side = pixel_side(len(split.train), size)
+    if side < size:
+        how = f"shrunk from {size} to {side} px" if side else "left out"
+        console.print(f"{name}: raw pixels of {len(split.train)} images are {how}: memory")
+    return [("raw pixels", Pixels(size, dataset_spec(name).whole, side))] if side else []
 
 
 def _options(config: LinearConfig, console: Console, label: str) -> dict[str, Any]:

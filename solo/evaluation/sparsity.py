@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from solo.distributions import GeneralizedGaussian
 from solo.univariate.sorting import ascending
 
 
@@ -72,3 +73,14 @@ def marginal_distance(z: Tensor, cdf: Tensor, points: Tensor) -> Tensor:
     ordered = ascending(z.T)  # [D, N]
     below = torch.searchsorted(ordered, points.to(z).repeat(len(ordered), 1), right=True)
     return (below / len(z) - cdf.to(z)).abs().amax(-1)
+
+
+def marginal_gap(z: Tensor, target: GeneralizedGaussian) -> float:
+    """The mean over dimensions of :func:`marginal_distance` of z [N, D] to a target.
+
+    Looked at over all of the embedding's range (targets that are not rectified have a negative
+    part), and at zero, where rectified ones have an atom.
+    """
+    points = torch.linspace(float(z.min()), float(z.max()), 400)
+    points = torch.cat([points, points.new_zeros(1)]).sort().values
+    return float(marginal_distance(z, target.cdf(points.double()).float(), points).mean())

@@ -15,8 +15,8 @@ from solo import distributed, rng
 from solo.config.evaluation import LinearConfig
 from solo.data import Batch
 from solo.evaluation.encoders import Encoder
-from solo.losses.supervised import label_loss, labelled
-from solo.methods.probes import Tally, correct, mlp_head
+from solo.losses import supervised_loss
+from solo.methods.probes import Tally, at_least_float32, global_means, mlp_head, score
 from solo.optim import build_optimizer, parameter_groups, scheduled
 
 
@@ -53,6 +53,8 @@ class TrainedProbe(pl.LightningModule):
                 head = nn.Sequential(nn.LayerNorm(features), head)
         self.head = head
         self.encoder.requires_grad_(self.trains_all)
+        if self.trains_all:
+            freeze_unused(self.encoder)
         self.mix: v2.Transform | None = None
         kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
@@ -78,35 +80,34 @@ class TrainedProbe(pl.LightningModule):
         labels = batch.labels
         targets = labels
         if self.mix is not None:
-            x, targets = self.mix(x, labels)
+            x, targets = self.mix(x, labels)  # each image has a label: the data were chosen so
         with torch.set_grad_enabled(self.trains_all):
             features = self.encoder.features_of(x)
         with torch.autocast(x.device.type, enabled=False):
-            logits = self.head(features.float())
+            logits = self.head(at_least_float32(features))
             loss = self._loss(logits, targets)
         accumulated = self.config.accumulate_grad_batches
         ends = (batch_idx + 1) % accumulated == 0 or self.trainer.is_last_batch
         self.logged = ends and (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if self.logged:
-            count = labelled(labels).clamp(min=1)
-            hits = {f"train_acc{k}": 100 * v / count for k, v in correct(logits, labels).items()}
+            found = global_means(score({"": logits.detach()}, labels))
+            found["loss"] = loss.detach()
             rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-            self.log_dict({"train_loss": loss.detach(), **hits, "lr": rate})
+            self.log_dict({**{f"train_{name}": v for name, v in found.items()}, "lr": rate})
         return {"loss": loss}
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean over labelled rows."""
-        if targets.is_floating_point() or self.config.label_smoothing:
-            return F.cross_entropy(
-                logits, targets, ignore_index=-1, label_smoothing=self.config.label_smoothing
-            )
-        return label_loss(logits, targets) / labelled(targets).clamp(min=1)
+        """The mean over the labelled rows of all processes."""
+        smoothing = self.config.label_smoothing
+        if targets.is_floating_point():  # mixed: class probabilities
+            return distributed.all_mean(F.cross_entropy(logits, targets, label_smoothing=smoothing))
+        return supervised_loss(logits, targets, label_smoothing=smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count."""
         x = self.encoder(batch.views[0][0])
         with torch.autocast(x.device.type, enabled=False):
-            logits = self.head(x.float())
+            logits = self.head(at_least_float32(x))
         self._tally.add({"": logits}, batch.labels)
 
     def on_validation_epoch_end(self) -> None:
@@ -150,3 +151,19 @@ class TrainedProbe(pl.LightningModule):
                     }
                 )
         return groups
+
+
+def freeze_unused(encoder: Encoder) -> None:
+    """Parameters that do not enter the features no longer ask for a gradient.
+
+    A projector behind backbone features, say, or a ViT's last norm behind ``last_two_cls``:
+    DistributedDataParallel waits for the gradient of everything that asks for one.
+    """
+    was_training = encoder.training
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        features = encoder.eval()(encoder.blank())
+        found = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, found):
+        parameter.requires_grad_(gradient is not None)
+    encoder.train(was_training)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from solo import distributed
+from solo.losses.unit import unit_rows
 
 
 def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         The mean over the V T - T pairs and the global batch.
     """
-    p, t = F.normalize(prediction, dim=-1), F.normalize(target.detach(), dim=-1)
+    p, t = unit_rows(prediction), unit_rows(target.detach())
     views, teachers = len(p), len(t)
     cosines = (p[:, None] * t[None]).sum(-1).mean(-1)  # [V, T]
     same = cosines.diagonal().sum()

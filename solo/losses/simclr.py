@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo import distributed
+from solo.losses.unit import unit_rows
 
 
 def simclr_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.2) -> Tensor:
@@ -23,7 +24,7 @@ def simclr_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.2) -> Tensor:
     """
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0")
-    z = F.normalize(torch.stack((z1, z2)), dim=-1)  # [2, B, D]
+    z = unit_rows(torch.stack((z1, z2)))  # [2, B, D]
     batch = z.shape[1]
     columns = distributed.gather(z, dim=1)  # [2, N, D]
     total = columns.shape[1]

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed, rng
-from solo.backbones import build_backbone, has_blocks, last_two_cls
+from solo.backbones import build_backbone, compile_calls, has_blocks, last_two_cls
 from solo.config import Config, ConfigError, Section
 from solo.data import Batch
-from solo.methods.probes import Encoded, OnlineProbes, Tally, means, score
+from solo.methods.probes import Encoded, OnlineProbes, Tally, global_means, probe_loss, score
 from solo.methods.projectors import RECTIFIED, ProjectorType, build_projector
-from solo.optim import build_optimizer, parameter_groups, scheduled
+from solo.optim import build_optimizer, clip_gradients, parameter_groups, scheduled
 
 
 class MethodKwargs(Section):
@@ -168,7 +168,7 @@ class SSLMethod(pl.LightningModule):
         encoded = self.encode(batch.views)
         log_now = self.logged = self.is_logging_step(batch_idx)
         with torch.autocast(encoded.h.device.type, enabled=False):
-            encoded = encoded.float()
+            encoded = encoded.for_losses()
             h, z = encoded.h, encoded.z
             self.prepare(batch)
             loss, logs = self.compute_loss(h, z, step)
@@ -176,12 +176,11 @@ class SSLMethod(pl.LightningModule):
             if self.probes is not None:
                 labels = batch.labels.repeat(h.shape[0], *[1] * (batch.labels.ndim - 1))
                 logits = self.probes(encoded.detached())
-                probe_loss, scores = score(logits, labels, metrics=log_now)
-                loss = loss + probe_loss
+                found = global_means(score(logits, labels, metrics=log_now))
+                loss = loss + probe_loss(found)
                 if log_now:
-                    probe_means = means(scores)
-                    probe_means["class_loss"] = probe_means.pop("loss")
-                    logs = {**logs, **probe_means}
+                    found["class_loss"] = found.pop("loss")
+                    logs = {**logs, **found}
         if log_now:
             self.log_dict({f"train_{name}": value.detach() for name, value in logs.items()})
             self.log_dict({"lr": self.optimizers().param_groups[0]["lr"], **self.facts})  # type: ignore[union-attr]
@@ -195,7 +194,7 @@ class SSLMethod(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Score the probes; callbacks get the features."""
-        encoded = self.encode(batch.views).float().detached()
+        encoded = self.encode(batch.views).for_losses().detached()
         if self.probes is not None:
             with torch.autocast(encoded.h.device.type, enabled=False):
                 logits = self.probes(encoded)
@@ -229,6 +228,27 @@ class SSLMethod(pl.LightningModule):
                 }
             )
         return scheduled(self.config, build_optimizer(self.config, groups), self.trainer)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip what the method's loss trains; probes, and so labels, do not change how much."""
+        if gradient_clip_val is not None:
+            clip_gradients(self.learnable_parameters(), gradient_clip_val, gradient_clip_algorithm)
+
+    def compile_networks(self, **options: Any) -> None:
+        """Compile the networks as this method calls them.
+
+        Args:
+            options: of ``torch.compile``.
+        """
+        self.backbone.compile(**options)
+        self.projector.compile(**options)
+        if self.config.linear_probe.features == "last_two_cls":
+            compile_calls(self.backbone, ("forward_intermediates", "forward_head"), **options)
 
     def learnable_parameters(self) -> list[Tensor]:
         """Parameters that the method's loss trains, in a fixed order."""

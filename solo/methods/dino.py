@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from solo import rng
 from solo.losses import dino_loss
 from solo.losses.dino import updated_center
+from solo.losses.unit import unit_rows
 from solo.methods.base import Loss, MethodKwargs
 from solo.methods.momentum import MomentumKwargs, MomentumMethod
+from solo.methods.probes import at_least_float32
 
 
 class DINOKwargs(MomentumKwargs):
@@ -44,7 +46,7 @@ class Prototypes(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """See the class."""
-        return F.linear(F.normalize(z, dim=-1), F.normalize(self.weight, dim=-1))
+        return F.linear(unit_rows(z), unit_rows(self.weight))
 
 
 class DINO(MomentumMethod):
@@ -61,6 +63,13 @@ class DINO(MomentumMethod):
         self.prototypes = Prototypes(self.embedding_dim, options.num_prototypes)
         self._hold(self.backbone, self.projector, self.prototypes)
         self.register_buffer("center", torch.zeros(options.num_prototypes))
+
+    def teach(self, images: Tensor) -> Tensor:
+        """Scores [N, K]; prototypes in float32, as the student's."""
+        with self.network_precision():
+            z = self.teacher[:2](images)
+        scores: Tensor = self.teacher[2](at_least_float32(z))
+        return scores
 
     def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
         """See the class."""

@@ -11,12 +11,13 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from solo import distributed, rng
+from solo.backbones import compile_calls
 from solo.config import ConfigError
 from solo.data import Batch
 from solo.losses.ijepa import draw_masks, ijepa_loss
 from solo.methods.base import Loss, MethodKwargs
 from solo.methods.momentum import MomentumKwargs, MomentumMethod
-from solo.methods.probes import Encoded
+from solo.methods.probes import Encoded, at_least_float32
 from solo.methods.projectors import ProjectorType
 
 
@@ -121,6 +122,8 @@ class IJEPA(MomentumMethod):
                 f"method ijepa needs views of one size and 2 x 2 patches or more; crop_size is "
                 f"{sorted(sizes)} and the patch {patch[0]} px"
             )
+        # Of the pooled features alone, which the loss does not see: DDP waits for every gradient.
+        network.fc_norm.requires_grad_(False)
         self.keep = KeepPatches(network.num_prefix_tokens)
         network.patch_drop = self.keep  # type: ignore[assignment]
         rng.seed_global(self.config.seed, "predictor")
@@ -159,9 +162,16 @@ class IJEPA(MomentumMethod):
             context = self.backbone.forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
             self.keep.kept = None
             prediction = self.predictor(context, places, targets)
-        wanted = pick(wanted.float(), targets.flatten(1)).unflatten(1, targets.shape[1:])
-        total = ijepa_loss(prediction.float(), wanted)
+        wanted = pick(at_least_float32(wanted), targets.flatten(1)).unflatten(1, targets.shape[1:])
+        total = ijepa_loss(at_least_float32(prediction), wanted)
         return Loss(total, {"ijepa_loss": total})
+
+    def compile_networks(self, **options: Any) -> None:
+        """The passes over patches too, and the predictor."""
+        super().compile_networks(**options)
+        for network in (self.backbone, self.teacher[0]):
+            compile_calls(network, ("forward_features",), **options)
+        self.predictor.compile(**options)
 
     def learnable_parameters(self) -> list[Tensor]:
         """With the predictor."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from solo.data import Batch
 from solo.methods.base import MethodKwargs, SSLMethod
+from solo.methods.probes import at_least_float32
 
 
 class MomentumKwargs(MethodKwargs):
@@ -48,9 +49,19 @@ class MomentumMethod(SSLMethod):
     def prepare(self, batch: Batch) -> None:
         """The teacher sees the global views; its BatchNorm normalises with the batch, as usual."""
         views = batch.views[0]
+        self.targets = self.teach(self.images(views)).unflatten(0, views.shape[:2])
+
+    def teach(self, images: Tensor) -> Tensor:
+        """The teacher's answer to normalised images [N, 3, H, W], in float32 or better."""
         with self.network_precision():
-            made = self.teacher(self.images(views))
-        self.targets = made.float().unflatten(0, views.shape[:2])
+            made = self.teacher(images)
+        return at_least_float32(made)
+
+    def compile_networks(self, **options: Any) -> None:
+        """The teacher too."""
+        super().compile_networks(**options)
+        for part in self.teacher:
+            part.compile(**options)
 
     def network_precision(self) -> AbstractContextManager[None]:
         """The precision in which Lightning runs the networks; losses have turned it off."""

@@ -29,10 +29,16 @@ class Encoded(NamedTuple):
         probe = h if self.probe is self.h else self.probe.detach()
         return Encoded(*(x.flatten(0, 1) for x in (h, self.z.detach(), probe)))
 
-    def float(self) -> Encoded:
-        """In float32."""
-        h = self.h.float()
-        return Encoded(h, self.z.float(), h if self.probe is self.h else self.probe.float())
+    def for_losses(self) -> Encoded:
+        """In float32 or better."""
+        h = at_least_float32(self.h)
+        probe = h if self.probe is self.h else at_least_float32(self.probe)
+        return Encoded(h, at_least_float32(self.z), probe)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32; float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class Scores(dict[str, Tensor]):
@@ -83,28 +89,33 @@ class OnlineProbes(nn.Module):
         return logits
 
 
-def score(logits: dict[str, Tensor], labels: Tensor, metrics: bool = True) -> tuple[Tensor, Scores]:
-    """Losses and scores of all heads.
+def score(logits: dict[str, Tensor], labels: Tensor, metrics: bool = True) -> Scores:
+    """The sums behind each metric, over this process's labelled rows.
 
     Args:
-        logits: [N, C] of each, by the prefix of its metrics.
+        logits: [N, C] of each head, by the prefix of its metrics.
         labels: [N] or [N, C], -1 where there is none.
-        metrics: also count correct answers.
-
-    Returns:
-        The sum over heads of the mean loss, and the sums behind each metric.
+        metrics: also count correct answers; otherwise there are losses alone.
     """
-    count = labelled(labels)
-    scores = Scores(count=count)
-    losses = []
+    scores = Scores(count=labelled(labels))
     for prefix, guess in logits.items():
-        loss = label_loss(guess, labels)
-        losses.append(loss / count.clamp(min=1))
+        scores[f"{prefix}loss"] = label_loss(guess, labels)
         if metrics:
-            scores[f"{prefix}loss"] = loss.detach()
             for k, hits in correct(guess.detach(), labels).items():
                 scores[f"{prefix}acc{k}"] = hits
-    return torch.stack(losses).sum(), scores
+    return scores
+
+
+def global_means(scores: Scores) -> dict[str, Tensor]:
+    """Each metric over the labelled rows of all processes: one reduction, differentiable."""
+    kind = next(value.dtype for name, value in scores.items() if name.endswith("loss"))
+    sums = distributed.all_sum(torch.stack([value.to(kind) for value in scores.values()]))
+    return means(Scores(zip(scores, sums.unbind())))
+
+
+def probe_loss(found: dict[str, Tensor]) -> Tensor:
+    """What probes are trained with: the sum over heads of their mean loss."""
+    return torch.stack([value for name, value in found.items() if name.endswith("loss")]).sum()
 
 
 class Tally:
@@ -121,7 +132,7 @@ class Tally:
 
     def add(self, logits: dict[str, Tensor], labels: Tensor) -> None:
         """One batch: [N, C] of each head, and [N] or [N, C]."""
-        self._scores.append(score(logits, labels)[1])
+        self._scores.append(score(logits, labels))
         if labels.ndim > 1:
             self._prefixes = list(logits)
             self._answers.append((torch.stack(list(logits.values()), dim=1), labels))
@@ -129,8 +140,8 @@ class Tally:
     def finish(self) -> dict[str, Tensor]:
         """The means by name, and a new start."""
         names = list(self._scores[0])
-        columns = [torch.stack([s[name].float() for s in self._scores]).sum() for name in names]
-        found = means(Scores(zip(names, distributed.all_sum(torch.stack(columns)))))
+        sums = Scores({n: torch.stack([s[n] for s in self._scores]).sum() for n in names})
+        found = global_means(sums)
         if self._answers:
             logits, labels = (distributed.gather_uneven(torch.cat(x)) for x in zip(*self._answers))
             for prefix, scores in zip(self._prefixes, logits.unbind(1)):

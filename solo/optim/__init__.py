@@ -21,6 +21,7 @@ __all__ = [
     "LinearWarmupCosineAnnealingLR",
     "build_optimizer",
     "build_scheduler",
+    "clip_gradients",
     "parameter_groups",
     "scheduled",
 ]
@@ -92,6 +93,14 @@ def build_optimizer(config: RunConfig, groups: list[dict[str, Any]]) -> Optimize
         kwargs["fused"] = True
     optimizer = OPTIMIZERS[config.optimizer.name]
     return optimizer(groups, lr=config.optimizer.lr, **kwargs)  # type: ignore[call-arg]
+
+
+def clip_gradients(parameters: Iterable[Tensor], limit: float, algorithm: str | None) -> None:
+    """Clip in place: each value to ``limit`` ("value"), else the norm of all together."""
+    if algorithm == "value":
+        torch.nn.utils.clip_grad_value_(parameters, limit)
+    else:
+        torch.nn.utils.clip_grad_norm_(parameters, limit)
 
 
 def scheduled(config: RunConfig, optimizer: Optimizer, trainer: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
+from solo.backbones import without_weights
 from solo.config import ConfigError
 from solo.data import ImageData
 from solo.data.batches import SampleKey, ValidationViews
@@ -118,6 +119,7 @@ def load_run(folder: Path) -> tuple[SSLMethod, ImageData]:
         raise ConfigError(f"{folder} is not a run's folder: it lacks config.yaml or {checkpoint}")
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     saved["data"]["preload"] = False
+    saved["backbone"]["kwargs"] = without_weights(saved["backbone"]["kwargs"])
     config = resolve_config(saved)
     data = ImageData(config)
     method = build_method(config, data)

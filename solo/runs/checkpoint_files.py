@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ class SafeCheckpointIO(CheckpointIO):
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.warn = warn
         self._writer: threading.Thread | None = None
+        self._written = False
         self._staged: tuple[dict[str, Any], Path] | None = None
 
     def save_checkpoint(
@@ -68,19 +70,44 @@ class SafeCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
         checksum_of(Path(path)).unlink(missing_ok=True)
 
-    def wait(self) -> None:
-        """Until what was saved last is on disk."""
+    def wait(self) -> bool:
+        """Until what was saved last is on disk; whether it is."""
         if self._writer is not None:
             self._writer.join()
             self._writer = None
+        return self._written
+
+    def keep(self, path: Path, name: str) -> None:
+        """A second name for what was saved last, which the next save does not replace.
+
+        Where it could not be written there is none; nor, with a warning, where the disk is full
+        and the file system has no hard links.
+        """
+        if not self.wait():
+            return
+        kept = path.with_name(name)
+        partial = path.with_name(f"{name}.partial")
+        try:
+            partial.unlink(missing_ok=True)
+            try:
+                os.link(path, partial)
+            except OSError:  # no hard links here
+                shutil.copyfile(path, partial)
+            checksum_of(kept).write_text(f"{checksum_of(path).read_text().split()[0]}  {name}\n")
+            partial.replace(kept)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            self.warn(f"{kept} could not be written ({error}); training goes on.")
 
     def teardown(self) -> None:
         """Called by Lightning at the end."""
         self.wait()
 
     def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
+        self._written = False
         try:
             write_checkpoint(checkpoint, path)
+            self._written = True
         except OSError as error:
             self.warn(
                 f"The checkpoint {path} could not be written ({error}); training goes on, and the "
@@ -159,6 +186,12 @@ def newest_sound(folder: Path, warn: Callable[[str], None]) -> Path | None:
         if path.exists() or (name == LAST and (folder / PREVIOUS).exists()):
             warn(f"{path} is passed over: {fault}.")
     return None
+
+
+def processes_of(path: Path) -> int | None:
+    """By how many processes a checkpoint was saved; None for files that do not say so."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content.get("processes")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -62,15 +62,18 @@ def agree_on_folder(config: RunConfig, trainer: pl.Trainer, console: Console) ->
     def warn(text: str) -> None:
         console.print(text, soft_wrap=True)
 
+    def choose() -> RunFolder:
+        return choose_folder(config, warn, trainer.world_size)
+
     handed_down = RunFolder.handed_down()
     if handed_down is not None:
         return handed_down
     if trainer.world_size > 1 and distributed.launched_by_cluster():
         trainer.strategy.setup_environment()  # brings up the process group
-        folder = choose_folder(config, warn) if trainer.is_global_zero else None
+        folder = choose() if trainer.is_global_zero else None
         words = distributed.broadcast_object(folder.to_words() if folder else None)
         return folder or RunFolder.from_words(words)
-    return choose_folder(config, warn)
+    return choose()
 
 
 def loggers(config: RunConfig, folder: RunFolder, is_first: bool, console: Console) -> list[Logger]:

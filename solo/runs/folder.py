@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from solo.config import ConfigError, RunConfig
-from solo.runs.checkpoint_files import newest_sound, read_checkpoint
+from solo.runs.checkpoint_files import newest_sound, processes_of, read_checkpoint
 from solo.runs.lease import Lease, claim, slurm_job
 
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
@@ -131,7 +131,7 @@ def check_writable(config: RunConfig) -> None:
             probe.write(b"x")
 
 
-def choose_folder(config: RunConfig, warn: Callable[[str], None]) -> RunFolder:
+def choose_folder(config: RunConfig, warn: Callable[[str], None], processes: int = 1) -> RunFolder:
     """A new folder, or that of the newest unfinished run of this config (``auto_resume``).
 
     Either exists afterwards, and no other process has it.
@@ -139,9 +139,11 @@ def choose_folder(config: RunConfig, warn: Callable[[str], None]) -> RunFolder:
     Args:
         config: of the run.
         warn: told of runs that were not continued, and of damaged checkpoints.
+        processes: how many will train.
 
     Raises:
-        ConfigError: where the checkpoint to resume from is not there, or damaged.
+        ConfigError: where the checkpoint to resume from is not there, damaged, or saved by another
+            number of processes.
     """
     parent = Path(config.checkpoint.dir) / config.kind
     if config.resume_from_checkpoint:
@@ -149,6 +151,9 @@ def choose_folder(config: RunConfig, warn: Callable[[str], None]) -> RunFolder:
         if not checkpoint.is_file():
             raise ConfigError(f"resume_from_checkpoint: there is no file {checkpoint}")
         read_checkpoint(checkpoint)  # says what is wrong with it, before anything is built
+        other = _other_processes(checkpoint, processes)
+        if other:
+            raise ConfigError(f"resume_from_checkpoint: {checkpoint} {other}")
         return _new_folder(parent, config.name, checkpoint)
     if config.auto_resume.enabled:
         times = {
@@ -157,7 +162,7 @@ def choose_folder(config: RunConfig, warn: Callable[[str], None]) -> RunFolder:
             if (checkpoints := list(folder.glob("checkpoints/*.ckpt")))
         }
         for folder in sorted(times, key=lambda f: times[f], reverse=True):
-            found = _continue(folder, times[folder], config, warn)
+            found = _continue(folder, times[folder], config, warn, processes)
             if found is not None:
                 return found
     return _new_folder(parent, config.name)
@@ -177,8 +182,20 @@ def _new_folder(parent: Path, name: str, resume_from: Path | None = None) -> Run
             return RunFolder(path, resume_from, lease)
 
 
+def _other_processes(checkpoint: Path, processes: int) -> str | None:
+    """Why these processes cannot go on from a checkpoint, None where they can."""
+    saved_by = processes_of(checkpoint)
+    if saved_by in (None, processes):
+        return None
+    return (
+        f"was saved by {saved_by} process{'es' if saved_by != 1 else ''}, but now there "
+        f"{'are' if processes != 1 else 'is'} {processes}: batches, rates and schedule would be "
+        f"others. Start {saved_by} (devices, num_nodes)"
+    )
+
+
 def _continue(
-    path: Path, saved_at: float, config: RunConfig, warn: Callable[[str], None]
+    path: Path, saved_at: float, config: RunConfig, warn: Callable[[str], None], processes: int
 ) -> RunFolder | None:
     """An unfinished run, claimed, if it can be continued with this config."""
     facts = RunFolder(path).facts()
@@ -203,7 +220,10 @@ def _continue(
         return None
     sound = newest_sound(path / "checkpoints", warn)
     if sound is not None and RunFolder(path).facts().get("status") != "finished":
-        return RunFolder(path, sound, lease)
+        other = _other_processes(sound, processes)
+        if other is None:
+            return RunFolder(path, sound, lease)
+        warn(f"{path} is not continued: it {other}.")
     lease.release()
     return None
 
@@ -272,14 +292,24 @@ def describe_environment() -> dict[str, Any]:
 
 def git_revision() -> str | None:
     """The commit of the code that runs, with "+changes" where files differ from it."""
-    here = Path(__file__).parent
+    here = Path(__file__)
+    commands = (
+        ["ls-files", "--error-unmatch", here.name],  # fails in a repository that is not ours
+        ["rev-parse", "HEAD"],
+        ["status", "--porcelain", "-uno"],
+    )
     try:
-        answers = [
+        _, *answers = (
             subprocess.run(
-                ["git", *command], cwd=here, capture_output=True, text=True, timeout=10, check=True
+                ["git", *command],
+                cwd=here.parent,
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
             ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
-        ]
+            for command in commands
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return answers[0] + ("+changes" if answers[1] else "")

@@ -9,10 +9,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning.plugins.layer_sync import LayerSync
+from pytorch_lightning.strategies import StrategyRegistry
 from rich.console import Console
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import nn
 
 from solo import distributed
-from solo.config import ConfigError, RunConfig
+from solo.config import ConfigError, RunConfig, unknown_name
 from solo.data import ImageData
 from solo.runs.checkpoint_files import SafeCheckpointIO
 from solo.runs.folder import check_writable
@@ -41,9 +45,11 @@ def build_trainer(
 ) -> tuple[pl.Trainer, SafeCheckpointIO]:
     """The trainer, without callbacks and loggers, and what writes its checkpoints."""
     io = SafeCheckpointIO(lambda text: console.print(text, soft_wrap=True))
+    options = dict(options)
+    sync_batchnorm = options.pop("sync_batchnorm")
     trainer = pl.Trainer(
         **options,
-        plugins=[io, *cluster_plugins()],
+        plugins=[io, *cluster_plugins(), *([SyncBatchNorm()] if sync_batchnorm else [])],
         max_epochs=config.max_epochs,
         max_steps=config.max_steps,
         num_nodes=config.num_nodes,
@@ -72,9 +78,12 @@ def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
     """Trainer arguments that depend on the machine, checked against it.
 
     Raises:
-        ConfigError: where a GPU is asked for that is not there, or a precision that the CPU
-            does not have.
+        ConfigError: where a GPU is asked for that is not there, a precision that the CPU does
+            not have, or a strategy that nobody knows.
     """
+    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    if config.strategy not in strategies:
+        raise unknown_name("strategy", config.strategy, strategies)
     accelerator = "gpu" if config.accelerator == "cuda" else config.accelerator
     gpus = torch.cuda.device_count()
     has_mps = torch.backends.mps.is_available()
@@ -110,6 +119,21 @@ def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
         "strategy": "auto" if alone else "ddp" if config.strategy == "auto" else config.strategy,
         "sync_batchnorm": sync_batchnorm and not alone,
     }
+
+
+class SyncBatchNorm(LayerSync):
+    """BatchNorm over all processes, in timm's networks too.
+
+    torch's own conversion replaces timm's BatchNorm with activation by one without.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Convert every BatchNorm of the model."""
+        return convert_sync_batchnorm(model)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Nothing: a converted layer works as before where there is one process."""
+        return model
 
 
 def cluster_plugins() -> list[SLURMEnvironment]:

@@ -90,3 +90,26 @@ def test_a_broken_validation_file(image_tree: Path, tmp_path: Path) -> None:
     assert "val_acc1" in result.metrics
     # One of nine images does not count: accuracies are eighths.
     assert (result.metrics["val_acc1"] * 8 / 100) % 1 == pytest.approx(0, abs=1e-4)
+
+
+SKIPPED = """
+import types
+from solo.callbacks import HealthMonitor
+monitor = HealthMonitor()
+monitor.load_state_dict({'skipped': 10})
+logged = {}
+module = types.SimpleNamespace(logged=True, log=lambda name, value: logged.update({name: value}))
+trainer = types.SimpleNamespace(global_step=1)
+# Three images of two batches on one process, the same on two.
+for skipped in ((1, 2) if world == 1 else ((1, 0), (0, 2))[rank]):
+    batch = types.SimpleNamespace(skipped=skipped)
+    monitor.on_train_batch_end(trainer, module, {'loss': torch.ones(())}, batch, 0)
+results['logged'] = torch.tensor(logged['skipped_images'])
+results['saved'] = torch.tensor(monitor.state_dict()['skipped'])
+"""
+
+
+def test_skipped_images_of_all_processes(agree: Callable[..., None], processes: Any) -> None:
+    agree(SKIPPED)
+    (one,) = processes(SKIPPED, 1)
+    assert one["logged"] == 13 and one["saved"] == 13

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import pickle
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_celeba, write_cifar, write_images
+from conftest import write_celeba, write_cifar, write_images, write_stl10
 from PIL import Image
 from torchvision import datasets as tv
 
@@ -23,7 +27,7 @@ from solo.data import ImageData, Normalize
 from solo.data.batches import SampleKey, TrainingSampler, TrainingViews, ValidationSampler
 from solo.data.datasets import DATASETS, load_splits
 from solo.data.folders import imagenet100_classes
-from solo.data.sources import ArraySource, BadImageError, take_fraction
+from solo.data.sources import ArraySource, BadImageError, download_turn, take_fraction
 from solo.data.views import validation_transform
 
 
@@ -53,14 +57,7 @@ def test_cifar(name: str, cls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / tv.STL10.base_folder
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for split in ("train", "test", "unlabeled"):
-        random.integers(0, 256, 4 * 3 * 96 * 96, dtype=np.uint8).tofile(folder / f"{split}_X.bin")
-        np.arange(1, 5, dtype=np.uint8).tofile(folder / f"{split}_y.bin")
-    (folder / "class_names.txt").write_text("\n".join(f"c{i}" for i in range(10)))
-    monkeypatch.setattr(tv.STL10, "_check_integrity", lambda self: True)
+    write_stl10(tmp_path, monkeypatch)
     train, val = load_splits(data(dataset="stl10", train_path=str(tmp_path)), seed=0)
     assert train.labels.tolist() == [0, 1, 2, 3, -1, -1, -1, -1]
     assert val.labels.tolist() == [0, 1, 2, 3]
@@ -317,3 +314,137 @@ def test_loaders(workers: int) -> None:
     assert len(batches) == 1437 // 64
     assert batches[0].views[0].shape == (2, 64, 3, 8, 8)
     assert sum(len(batch.labels) for batch in module.val_dataloader()) == 360
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "suffix"),
+    [("I;16", np.uint16, "png"), ("I;16", np.uint16, "tif"), ("F", np.float32, "tif")],
+)
+def test_more_than_eight_bits_are_refused(
+    mode: str, dtype: Any, suffix: str, image_tree: Path
+) -> None:
+    """Converted to 8 bits as usual, all but 0.4 % of a 16-bit ramp would become 255."""
+    ramp = np.arange(0, 65536, 64, dtype=dtype).reshape(32, 32)
+    path = image_tree / f"train/n01558993/deep.{suffix}"
+    Image.fromarray(ramp).save(path)
+    assert Image.open(path).mode == mode
+    train = load_splits(data(dataset="custom", train_path=str(image_tree / "train")), seed=0).train
+    index = [train.where(i) for i in range(len(train))].index(str(path))
+    with pytest.raises(BadImageError) as caught:
+        train.image(index)
+    assert str(path) in str(caught.value) and f"its mode is {mode}" in str(caught.value)
+
+
+def test_alpha_is_dropped(image_tree: Path) -> None:
+    """The colours are the file's own, also where it is transparent."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (20, 24, 4), dtype=np.uint8)
+    path = image_tree / "train/n01558993/a.png"
+    Image.fromarray(pixels).save(path)
+    train = load_splits(data(dataset="custom", train_path=str(image_tree / "train")), seed=0).train
+    index = [train.where(i) for i in range(len(train))].index(str(path))
+    np.testing.assert_array_equal(train.image(index).permute(1, 2, 0), pixels[..., :3])
+
+
+def test_what_is_no_image(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text, and an image beyond Pillow's limit: named, or skipped where that is asked for."""
+    text = image_tree / "train/n01558993/a.png"
+    text.write_text("no image")
+    train = load_splits(data(dataset="custom", train_path=str(image_tree / "train")), seed=0).train
+    with pytest.raises(BadImageError, match="no known image format") as caught:
+        train.image(0)
+    assert str(text) in str(caught.value) and "BytesIO" not in str(caught.value)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    with pytest.raises(BadImageError, match="decompression bomb"):
+        train.image(1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**9)
+    Image.new("RGB", (200, 200)).save(image_tree / "train/n01558993/b.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    train = load_splits(data(dataset="custom", train_path=str(image_tree / "train")), seed=0).train
+    views = TrainingViews(train, [Augmentation(crop_size=8)], seed=0, skip_bad=True)
+    batch = views[[SampleKey(0, 0), SampleKey(0, 1), SampleKey(0, 4)]]
+    assert batch.skipped == 2 and batch.indices.tolist() == [2, 2, 4]
+
+
+def test_linked_folders_are_entered(image_tree: Path, tmp_path: Path, script: Any) -> None:
+    """As make_imagenet_subset.py writes them; each folder once, whatever the links."""
+    classes = tmp_path / "classes.txt"
+    classes.write_text("n01558993\nn01692333\n")
+    subset = tmp_path / "subset"
+    words = (image_tree, subset, "--classes", classes)
+    script("scripts/utils/make_imagenet_subset.py", *words)
+    assert (subset / "train/n01558993").is_symlink()
+    plain = load_splits(data(dataset="custom", train_path=str(subset / "train")), seed=0).train
+    for folder, count in ((subset / "train", 16), (subset, 22)):
+        free = data(dataset="custom", train_path=str(folder), no_labels=True)
+        assert len(load_splits(free, seed=0).train) == count
+    (image_tree / "train/n01558993/round").symlink_to(subset, target_is_directory=True)
+    again = load_splits(data(dataset="custom", train_path=str(subset), no_labels=True), seed=0)
+    assert len(again.train) == 22 and len(plain) == 16
+    assert len({Path(again.train.where(i)).resolve() for i in range(22)}) == 22
+
+
+PRELOAD = """
+import resource, sys
+from pathlib import Path
+from solo.config.schema import Data
+from solo.data.datasets import load_splits
+data = Data(dataset="custom", train_path=sys.argv[1], format=sys.argv[2])
+train = load_splits(data, 0).train
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+train.preload("images")
+print(peak() - before)
+first = train._encoded(3)
+train._bytes = None
+assert first == train.read(3) and len(first) > 0
+"""
+
+
+@pytest.mark.parametrize("form", ["image_folder", "h5"])
+def test_preloading_takes_the_data_once(form: str, tmp_path: Path, script: Any) -> None:
+    size = 0
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(60):
+            content = np.random.default_rng(i).bytes(2**20 + 1000 * i)
+            (tmp_path / "train" / name / f"{i}.png").write_bytes(content)
+            size += len(content)
+    place = tmp_path / "train"
+    if form == "h5":
+        place = tmp_path / "train.h5"
+        script("scripts/utils/images_to_h5.py", tmp_path / "train", place)
+    done = subprocess.run(
+        [sys.executable, "-c", PRELOAD, str(place), form],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    assert not done.returncode, done.stderr
+    assert int(done.stdout.split()[-1]) < 1.2 * size
+
+
+def test_one_process_downloads_at_a_time(tmp_path: Path) -> None:
+    """The others wait, and find the data there."""
+    inside, most, fetched = [], [], []
+    root = tmp_path / "new/root"
+
+    def start() -> None:
+        with download_turn(str(root), True):
+            inside.append(1)
+            most.append(len(inside))
+            if not (root / "data").exists():
+                time.sleep(0.2)
+                (root / "data").write_text("x")
+                fetched.append(1)
+            inside.pop()
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4 and fetched == [1]
+    with download_turn(str(tmp_path / "none"), False):
+        assert not (tmp_path / "none").exists()

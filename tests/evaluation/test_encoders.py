@@ -10,15 +10,19 @@ import pytest
 import timm
 import torch
 import torchvision
+import yaml
 from helpers import tiny
 from safetensors.torch import save_file
 
 from solo.config import ConfigError
 from solo.config.schema import Backbone
 from solo.data import ImageData
+from solo.evaluation.encoders import untrained
 from solo.evaluation.few_shot import draw_shots
 from solo.evaluation.loading import load_encoder, newest_run
 from solo.methods import SSLMethod, build_method, resolve_config
+from solo.pretrain import run
+from solo.report import write_report
 
 IMAGES = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
 
@@ -155,3 +159,27 @@ def test_draws_of_shots() -> None:
     assert torch.equal(ten, draw_shots(labels, 10, seed=5, draw=3))
     assert not torch.equal(ten, draw_shots(labels, 10, seed=5, draw=4))
     assert draw_shots(labels, "all", 5, 0).tolist() == list(range(200))
+
+
+def test_no_hub_is_asked_for_what_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that started from published weights: its evaluation, report, export, untrained row."""
+    done = run(tiny(tmp_path, max_epochs=1, limit_train_batches=1))
+    path = done.folder / "config.yaml"
+    saved = yaml.safe_load(path.read_text())
+    saved["backbone"]["kwargs"]["pretrained"] = True
+    path.write_text(yaml.safe_dump(saved))
+    plain = timm.create_model
+
+    def create(name: str, pretrained: bool = False, **kwargs: Any) -> Any:
+        assert not pretrained, "asked for published weights"
+        return plain(name, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    encoder = load_encoder(str(done.folder))
+    other = untrained(encoder, 0)
+    names = [n for n, p in encoder.backbone.named_parameters() if p.ndim > 1]
+    own, theirs = encoder.backbone.state_dict(), other.backbone.state_dict()
+    assert names and not any(torch.equal(own[name], theirs[name]) for name in names)
+    write_report(done.folder)

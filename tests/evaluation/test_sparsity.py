@@ -7,12 +7,13 @@ import pytest
 import scipy.stats
 import torch
 
-from solo.distributions import RectifiedGeneralizedGaussian
+from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian
 from solo.evaluation.sparsity import (
     effective_rank,
     l0_sparsity,
     l1_sparsity,
     marginal_distance,
+    marginal_gap,
     sparsity_summary,
 )
 
@@ -60,3 +61,13 @@ def test_marginals_against_scipy() -> None:
             z[:, column].numpy(), lambda x: target.cdf(torch.from_numpy(x)).numpy()
         )
         assert float(gap) == pytest.approx(expected.statistic, abs=1e-6)
+
+
+def test_the_gap_sees_negative_values() -> None:
+    """A shifted normal sample against the normal target, as SciPy sees it; and a rectified one."""
+    z = torch.randn(4000, 3) - 0.8
+    expected = [scipy.stats.kstest(column.numpy(), "norm").statistic for column in z.unbind(1)]
+    assert marginal_gap(z, GeneralizedGaussian(2.0)) == pytest.approx(np.mean(expected), abs=5e-3)
+    assert min(expected) > 0.25
+    exact = (torch.randn(20000, 2) - 0.5).relu()
+    assert marginal_gap(exact, RectifiedGeneralizedGaussian(p=2.0, mu=-0.5)) < 0.02

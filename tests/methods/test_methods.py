@@ -16,7 +16,7 @@ from torch import nn
 from solo.config import ConfigError
 from solo.evaluation.loading import load_encoder
 from solo.methods import METHODS, SSLMethod
-from solo.methods.dino import DINO
+from solo.methods.dino import DINO, Prototypes
 from solo.methods.momentum import MomentumMethod
 from solo.pretrain import run
 
@@ -111,6 +111,63 @@ def test_a_teacher_has_the_networks_precision(
     monkeypatch.setattr(MomentumMethod, "_hold", watch)
     run(options(tmp_path, method, max_epochs=1, precision="bf16-mixed"))
     assert seen == {torch.bfloat16}
+
+
+def test_dinos_prototypes_are_float32_in_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    plain = Prototypes.forward
+
+    def watch(self: Prototypes, z: torch.Tensor) -> torch.Tensor:
+        made = plain(self, z)
+        seen.append((z.dtype, made.dtype))
+        return made
+
+    monkeypatch.setattr(Prototypes, "forward", watch)
+    options_ = options(tmp_path, "dino", max_epochs=1, limit_train_batches=2)
+    run({**options_, "precision": "bf16-mixed"})
+    assert len(seen) == 4 and set(seen) == {(torch.float32, torch.float32)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_double_precision(method: str, tmp_path: Path) -> None:
+    content = options(tmp_path, method, precision="64", max_epochs=1, limit_train_batches=2)
+    content |= {"knn_eval": {"enabled": True}, "mlp_probe": {"enabled": True}}
+    result = run(content)
+    assert all(v.dtype == torch.float64 for v in state(result).values() if v.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("method", "calls"),
+    [("lejepa", 2), ("dino", 4), ("byol", 4), ("ijepa", 4), ("lejepa last_two_cls", 3)],
+)
+def test_compiled_networks(
+    method: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks run compiled by whatever method they are called, teachers too; without breaks."""
+    method, _, probe = method.partition(" ")
+    content = options(tmp_path, method, max_epochs=1, limit_train_batches=2, compile=True)
+    content["limit_val_batches"] = 0
+    if probe:
+        vit = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+        content["backbone"] = {"name": "vit_tiny", "kwargs": vit}
+        content["linear_probe"] = {"features": probe}
+    plain = METHODS[method].compile_networks
+    compiled: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(
+        METHODS[method], "compile_networks", lambda self: plain(self, backend=backend)
+    )
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    run(content)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert len(compiled) >= calls
 
 
 def test_dino_warms_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from solo.config import Config
-from solo.methods.probes import Encoded, OnlineProbes, mean_average_precision, means, score
+from solo.methods.probes import (
+    Encoded,
+    OnlineProbes,
+    mean_average_precision,
+    means,
+    probe_loss,
+    score,
+)
 from solo.methods.projectors import build_projector
 
 MLP = Config.model_validate({"mlp_probe": {"enabled": True, "num_layers": 2}})
@@ -21,7 +28,7 @@ def test_losses_and_accuracies() -> None:
     h, z, labels = torch.randn(20, 8), torch.randn(20, 4), torch.randint(0, 7, (20,))
     tokens = torch.randn(20, 6)
     labels[3:6] = -1
-    total, scores = score(probes(Encoded(h, z, tokens)), labels)
+    scores = score(probes(Encoded(h, z, tokens)), labels)
     found = means(scores)
     keep = labels >= 0
     expected = 0.0
@@ -35,15 +42,15 @@ def test_losses_and_accuracies() -> None:
         torch.testing.assert_close(found[f"{prefix}acc1"], right)
         ranks = (logits > logits.gather(1, labels[keep, None])).sum(1)
         torch.testing.assert_close(found[f"{prefix}acc5"], (ranks < 5).float().mean() * 100)
-    torch.testing.assert_close(total, torch.as_tensor(expected))
+    torch.testing.assert_close(probe_loss(found), torch.as_tensor(expected))
     assert scores["count"] == 17
 
 
 def test_no_labels_at_all_cost_nothing() -> None:
     probes = OnlineProbes(Config(), 8, 8, 0, num_classes=3)
     h = torch.randn(4, 8)
-    total, scores = score(probes(Encoded(h, torch.zeros(4, 0), h)), torch.full((4,), -1))
-    assert total == 0 and set(scores) == {"count", "loss", "acc1"}
+    scores = score(probes(Encoded(h, torch.zeros(4, 0), h)), torch.full((4,), -1))
+    assert probe_loss(means(scores)) == 0 and set(scores) == {"count", "loss", "acc1"}
     assert means(scores)["acc1"] == 0
 
 
@@ -51,11 +58,11 @@ def test_attributes() -> None:
     probes = OnlineProbes(Config(), 8, 8, 0, num_classes=3)
     h, labels = torch.randn(10, 8), torch.randint(0, 2, (10, 3))
     labels[4] = -1
-    total, scores = score(probes(Encoded(h, torch.zeros(10, 0), h)), labels)
+    scores = score(probes(Encoded(h, torch.zeros(10, 0), h)), labels)
     keep = torch.arange(10) != 4
     logits = probes.heads["linear"](h)[keep]
     expected = F.binary_cross_entropy_with_logits(logits, labels[keep].float())
-    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(probe_loss(means(scores)), expected)
     right = ((logits > 0).long() == labels[keep]).float().mean() * 100
     torch.testing.assert_close(means(scores)["acc1"], right)
 
@@ -92,6 +99,38 @@ assert set(results) == {'loss', 'acc1', 'map', 'proj_loss', 'proj_acc1', 'proj_m
 def test_a_tally_on_one_process_and_two(agree: Callable[..., None]) -> None:
     """Batches of different sizes on the processes."""
     agree(TALLY, rtol=1e-6, atol=0)
+
+
+PARTLY_LABELLED = """
+from solo.config import Config
+from solo.methods.probes import Encoded, OnlineProbes, global_means, probe_loss, score
+torch.manual_seed(0)
+config = Config.model_validate({'mlp_probe': {'enabled': False}})
+probes = OnlineProbes(config, 6, 6, 4, 5).double()
+h, z, labels = torch.randn(24, 6).double(), torch.randn(24, 4).double(), torch.full((24,), -1)
+labels[[0, 1, 2, 9, 13]] = torch.tensor([0, 1, 2, 3, 4])  # of four processes the last has none
+own = slice(24 * rank // world, 24 * (rank + 1) // world)
+logits = probes(Encoded(h[own], z[own], h[own]))
+found = global_means(score(logits, labels[own]))
+probe_loss(found).backward()
+for name, parameter in probes.named_parameters():
+    grad = parameter.grad / world
+    dist.all_reduce(grad)  # as DistributedDataParallel does
+    results[name] = grad
+results |= {name: value.detach() for name, value in found.items()}
+"""
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_probes_where_few_rows_have_labels(
+    world: int, processes: Callable[..., list[dict[str, torch.Tensor]]]
+) -> None:
+    """Loss, metrics and gradients are those of one process, whoever holds the labels."""
+    (one,) = processes(PARTLY_LABELLED, 1)
+    assert one["acc1"].item() in (0, 20, 40, 60, 80, 100)
+    for other in processes(PARTLY_LABELLED, world):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "rectified_mlp"])

@@ -1,0 +1,87 @@
+"""The trainer, and what it makes of networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import timm
+import torch
+import torchvision
+from helpers import tiny
+from rich.console import Console
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from solo import distributed
+from solo.data import ImageData
+from solo.methods import resolve_config
+from solo.runs.trainer import SyncBatchNorm, build_trainer, hardware_options
+
+NETWORKS: dict[str, Any] = {
+    name: lambda name=name: timm.create_model(name, num_classes=0)
+    for name in (
+        "efficientnet_b0",
+        "mobilenetv3_large_100",
+        "regnety_008",
+        "resnetv2_50d_evos",
+        "resnet10t",
+        "convnext_atto",
+        "repvgg_a0",
+        "ghostnet_100",
+    )
+}
+NETWORKS["torchvision resnet18"] = torchvision.models.resnet18
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_synchronised_batchnorm_keeps_the_network(name: str) -> None:
+    """In evaluation mode nothing changes: activations inside timm's BatchNorm stay."""
+    network = NETWORKS[name]().eval()
+    for module in network.modules():  # statistics as after training
+        if isinstance(module, _BatchNorm):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before = network(images)
+        weights = [id(p) for p in network.parameters()]
+        converted = SyncBatchNorm().apply(network).eval()
+        after = converted(images)
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+    assert [id(p) for p in converted.parameters()] == weights
+    kinds = [m for m in converted.modules() if isinstance(m, _BatchNorm)]
+    assert all(isinstance(m, torch.nn.SyncBatchNorm) for m in kinds)
+
+
+def test_the_trainer_uses_it(tmp_path: Path) -> None:
+    config = resolve_config(tiny(tmp_path, devices=2))
+    options = hardware_options(config, Console(quiet=True))
+    for wanted in (True, False):
+        options["sync_batchnorm"] = wanted
+        trainer, _ = build_trainer(config, ImageData(config), options, Console(quiet=True))
+        assert isinstance(trainer, pl.Trainer)
+        assert isinstance(trainer.strategy._layer_sync, SyncBatchNorm) == wanted
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "bash"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "interactive"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}, True),
+        ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}, False),
+        ({"TORCHELASTIC_RUN_ID": "x"}, True),
+    ],
+)
+def test_who_started_this_process(
+    variables: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell inside an allocation is not one of several: there Lightning launches the others."""
+    for name in ("SLURM_NTASKS", "SLURM_JOB_NAME", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.launched_by_cluster() == expected

@@ -6,10 +6,10 @@ import hydra
 from omegaconf import DictConfig
 
 from solo.config import RunError
-from solo.config.cli import force_overrides, prepare_hydra
+from solo.config.cli import arguments, prepare_hydra, recipes
 
 
-@hydra.main(version_base="1.3", config_path="scripts/linear", config_name="few_shot")
+@hydra.main(version_base="1.3", config_path=str(recipes() / "linear"), config_name="few_shot")
 def main(cfg: DictConfig) -> None:
     """Compose the config and run it."""
     from solo.linear import run  # after Hydra, so that --help answers at once
@@ -20,7 +20,12 @@ def main(cfg: DictConfig) -> None:
         sys.exit(error.for_user())
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The command ``solo-linear``, and this file's own."""
     prepare_hydra()
-    sys.argv[1:] = force_overrides(sys.argv[1:])
+    sys.argv[1:] = arguments(sys.argv[1:])
     main()
+
+
+if __name__ == "__main__":
+    start()

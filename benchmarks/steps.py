@@ -23,6 +23,7 @@ from solo.data import ImageData
 from solo.data.batches import Batch, SampleKey, TrainingViews, join_resolutions
 from solo.data.sources import ArraySource, ImageSource
 from solo.methods import SSLMethod, build_method, resolve_config
+from solo.methods.probes import global_means, probe_loss, score
 from solo.optim import build_optimizer, parameter_groups
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +99,8 @@ class Run:
             loss = self.method.compute_loss(encoded.h, encoded.z, (0, self.start)).total
         if self.method.probes is not None:
             labels = batch.labels.repeat(len(encoded.h))
-            loss = loss + self.method.probes(encoded.detached(), labels, metrics=False)[0]
+            scores = score(self.method.probes(encoded.detached()), labels, metrics=False)
+            loss = loss + probe_loss(global_means(scores))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

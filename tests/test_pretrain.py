@@ -16,7 +16,7 @@ from helpers import last, merged, rows, slow, state, tiny, words_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from solo.config import ConfigError
-from solo.config.cli import force_overrides
+from solo.config.cli import arguments
 from solo.methods.rectified_lpjepa import RectifiedLpJEPA
 from solo.pretrain import run
 from solo.runs.checkpoint_files import read_checkpoint, write_checkpoint
@@ -101,7 +101,7 @@ def test_resuming_after_an_epoch_ends_like_the_uninterrupted_run(tmp_path: Path)
     first_epoch = whole.folder / "checkpoints/epoch_0000.ckpt"
     saved = yaml.safe_load((whole.folder / "config.yaml").read_text())
     explicit = run({**saved, "resume_from_checkpoint": str(first_epoch)})
-    words = force_overrides([f"resume_from_checkpoint={first_epoch}"])
+    words = arguments([f"resume_from_checkpoint={first_epoch}"])
     (override,) = OverridesParser.create().parse_overrides(words)
     assert override.value() == str(first_epoch)  # Hydra takes the name as it is
     # The same folder, as if the process had died after the first epoch:

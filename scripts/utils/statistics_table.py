@@ -28,6 +28,33 @@ from solo.univariate import UNIVARIATE_TESTS, ShapiroWilk
 
 DRAWS, SAMPLES, DIM, SLICES = 1000, 256, 2, 16
 
+HEAD = """\
+# Statistics
+
+LeJEPA's loss is `(1 - lamb) * invariance + lamb * SIGReg`; centres come from the global views
+(those of the first recipe's size). `method_kwargs.test` names what embeddings are tested with: a
+univariate statistic along random slices, or a multivariate one, with `method_kwargs.test_kwargs`:
+
+```bash
+python main_pretrain.py --config-path scripts/pretrain/digits --config-name lejepa \\
+  -m method_kwargs.test=epps_pulley,anderson_darling,vcreg
+```
+
+All statistics are differentiable, take batches, and are those of the global batch under DDP:
+
+```python
+import torch
+from solo import multivariate, univariate
+
+univariate_test = univariate.EppsPulley(num_points=17)
+loss_fn = multivariate.SlicingUnivariateTest(univariate_test=univariate_test, num_slices=1024)
+embeddings = torch.randn(256, 64, requires_grad=True)
+loss = loss_fn(embeddings)
+loss.backward()
+```
+
+## Under the null and under alternatives"""
+
 # What a statistic is blind to: by construction (no location, no scale, two moments only), or, with
 # samples of this size, because it looks at low moments or upper tails.
 BLIND = {
@@ -84,7 +111,7 @@ def main() -> None:
     """Measure, print and write the table."""
     data = samples()
     lines = [
-        "# Statistics under the null and under alternatives",
+        HEAD,
         "",
         f"{DRAWS:,} samples of {SAMPLES} points in {DIM} dimensions from each law, univariate",
         f"tests along {SLICES} random slices; written by",

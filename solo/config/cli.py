@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from hydra.conf import HydraConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
@@ -27,11 +28,38 @@ def prepare_hydra() -> None:
     ConfigStore.instance().store(group="hydra", name="config", node=node, provider="solo")
 
 
-def force_overrides(argv: list[str]) -> list[str]:
-    """Write ``key=value`` as ``++key=value``.
+def recipes() -> Path:
+    """Where the recipes are: ``scripts/`` beside the package, or inside it once installed."""
+    package = Path(__file__).resolve().parents[1]
+    beside = package.parent / "scripts"
+    return beside if (beside / "pretrain").is_dir() else package / "recipes"
 
-    Hydra refuses to override a key that the recipe leaves at its default. With ``++`` every key
-    can be given, and the schema refuses the ones that do not exist, naming the nearest.
+
+def arguments(argv: list[str]) -> list[str]:
+    """The command line as Hydra wants it.
+
+    ``key=value`` becomes ``++key=value``: Hydra refuses to override a key that the recipe leaves
+    at its default. With ``++`` every key can be given, and the schema refuses the ones that do not
+    exist, naming the nearest. ``--config-path`` is looked for in the working directory, then among
+    the recipes (``scripts/pretrain/cifar`` and ``pretrain/cifar`` alike).
     """
     plain = re.compile(r"^(?!hydra[./])[A-Za-z_][\w.]*=")
-    return [f"++{word}" if plain.match(word) else word for word in argv]
+    path = re.compile(r"^(--config-path|-cp)=(.*)$")
+    made: list[str] = []
+    for word in argv:
+        if made and made[-1] in ("--config-path", "-cp"):
+            made.append(_config_path(word))
+        elif found := path.match(word):
+            made.append(f"{found[1]}={_config_path(found[2])}")
+        else:
+            made.append(f"++{word}" if plain.match(word) else word)
+    return made
+
+
+def _config_path(given: str) -> str:
+    """Absolute where there is such a folder; otherwise as it is, for Hydra to complain."""
+    inside = given.removeprefix("scripts/")
+    for folder in (Path(given).expanduser(), recipes() / inside):
+        if folder.is_dir():
+            return str(folder.absolute())
+    return given

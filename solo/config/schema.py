@@ -106,13 +106,14 @@ class Data(Section):
     format: Literal["image_folder", "h5"] = "image_folder"
     """How images are stored; h5 files come from scripts/utils/images_to_h5.py."""
     download: bool = False
-    """Let torchvision fetch a missing data set."""
+    """Let torchvision fetch a missing data set; of several processes one at a time."""
     num_workers: int = Field(4, ge=0)
     """Loader processes of each training process."""
     preload: bool = False
-    """Read all files into memory, still encoded, before training."""
+    """Read all files into memory, still encoded, before training; each process has its own copy."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """What to do with a file that does not decode: stop, or take the next image and count it."""
+    """What to do with a file that does not decode, or has more than 8 bits a value: stop, or take
+    the next image and count it."""
     augment_on: Literal["auto", "loader", "device"] = "auto"
     """Where views are made: by loader processes or on the training device (auto: on a GPU)."""
     fraction: float = Field(-1.0, le=1)
@@ -122,7 +123,7 @@ class Data(Section):
     dup: Literal[1] = 1
     """Published recipes carry it; it has no effect."""
     no_labels: bool = False
-    """Take every image under train_path and train without probes."""
+    """Take every image under train_path, in linked folders too, and train without probes."""
 
     @model_validator(mode="after")
     def _fraction(self) -> Data:
@@ -278,7 +279,7 @@ class RunConfig(Section):
     auto_resume: AutoResume = AutoResume()
     """Whether an unfinished run goes on."""
     resume_from_checkpoint: str | None = None
-    """A checkpoint of the same config to continue from."""
+    """A checkpoint of the same config, saved by as many processes, to continue from."""
     wandb: WandB = WandB()
     """Dashboard."""
     channels_last: bool = True
@@ -298,13 +299,13 @@ class RunConfig(Section):
     strategy: str = "auto"
     """auto, ddp, ddp_find_unused_parameters_true …; one process needs none."""
     precision: str = "32"
-    """32, 16-mixed, bf16-mixed, 64. Losses compute in float32 whatever it is."""
+    """32, 16-mixed, bf16-mixed, 64. Losses compute in float32 (with 64 in float64)."""
     sync_batchnorm: bool = False
     """BatchNorm statistics of the global batch (GPU only)."""
     accumulate_grad_batches: Positive = 1
     """Batches before each optimizer step; rates are multiplied by it."""
     gradient_clip_val: float | None = Field(None, gt=0)
-    """Largest gradient (see the next key)."""
+    """Largest gradient of what the method's loss trains (see the next key); probes are left out."""
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
     """Clip the global norm or each value."""
     check_val_every_n_epoch: Positive = 1

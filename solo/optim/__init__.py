@@ -31,9 +31,11 @@ class LARSKwargs(Section):
     """Options of LARS."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of the velocity."""
     eta: float = Field(1e-3, gt=0)
     """Trust coefficient."""
     eps: float = Field(1e-8, ge=0)
+    """Keeps the trust ratio finite."""
     clip_lr: bool = False
     """Cap the trust ratio so that no layer's rate exceeds lr."""
     exclude_bias_n_norm: bool = False
@@ -44,14 +46,18 @@ class SGDKwargs(Section):
     """Options of SGD."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of the velocity."""
     nesterov: bool = False
+    """Look ahead along the velocity."""
 
 
 class AdamKwargs(Section):
     """Options of Adam and AdamW."""
 
     betas: tuple[float, float] = (0.9, 0.999)
+    """How much of the running means of gradient and squared gradient each step keeps."""
     eps: float = Field(1e-8, gt=0)
+    """Added to the root of the squared gradient's mean."""
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

@@ -248,7 +248,7 @@ def test_digits_has_a_recipe_for_every_method() -> None:
     assert all(issubclass(method, SSLMethod) for method in METHODS.values())
 
 
-# What the README asks for: a loss, a method file, a recipe; and a line in METHODS.
+# What docs/add_a_method.md asks for: a loss, a method file, a recipe; and a line in METHODS.
 NEW_METHOD = '''
 """Alignment and uniformity (arXiv 2005.10242)."""
 

@@ -1,0 +1,54 @@
+"""Every group of benchmarks, at a size of seconds: that it measures, not what."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks import losses, saving, steps
+from benchmarks.measure import Row, table
+from solo.data.batches import TrainingViews
+
+
+def digits() -> dict[str, Any]:
+    path = steps.ROOT / "scripts/pretrain/digits/rectified_lpjepa.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["optimizer"]["batch_size"] = 16
+    config["method_kwargs"]["num_projections"] = 64
+    return dict(config)
+
+
+def test_steps() -> None:
+    row = steps._step("digits recipe", digits(), repeats=1)
+    assert row.ours > 0 and "network" in row.bound
+    run = steps.Run(digits(), TrainingViews)
+    before = run.method.probes.heads["linear"].weight.clone()  # type: ignore[union-attr]
+    run.step()
+    assert not before.equal(run.method.probes.heads["linear"].weight)  # type: ignore[union-attr]
+
+
+def test_saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "BLOCK", 1)
+    monkeypatch.setattr(saving, "ROUNDS", 1)
+    (row,) = saving.rows()
+    assert isinstance(row, Row) and "one save" in table([row])
+
+
+@pytest.mark.slow
+def test_losses_and_views() -> None:
+    """As they stand, but once each."""
+    found = [next(losses.rows()), *steps.views_rows()]
+    assert all(row.ours > 0 for row in found)
+
+
+@pytest.mark.slow
+def test_profile_of_a_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["profile_step"])
+    runpy.run_module("benchmarks.profile_step", run_name="__main__")
+    assert "convolution" in capsys.readouterr().out

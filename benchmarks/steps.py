@@ -25,6 +25,7 @@ from solo.data.sources import ArraySource, ImageSource
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.methods.probes import global_means, probe_loss, score
 from solo.optim import build_optimizer, parameter_groups
+from solo.rng import Step
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,7 +97,7 @@ class Run:
         if plain_loss:
             loss = self._plain_loss(encoded.z)
         else:
-            loss = self.method.compute_loss(encoded.h, encoded.z, (0, self.start)).total
+            loss = self.method.compute_loss(encoded, batch, Step(0, self.start)).total
         if self.method.probes is not None:
             labels = batch.labels.repeat(len(encoded.h))
             scores = score(self.method.probes(encoded.detached()), labels, metrics=False)

@@ -80,7 +80,7 @@ def announce(
     console: Console, config: Config, method: SSLMethod, data: ImageData, folder: RunFolder
 ) -> None:
     """Say what is about to run."""
-    millions = sum(p.numel() for p in method.learnable_parameters()) / 1e6
+    millions = sum(p.numel() for p in method.loss_parameters()) / 1e6
     views = sum(entry.num_crops for entry in config.augmentations)
     console.print(
         f"{config.method} on {config.data.dataset}: {len(data.train)} images, "

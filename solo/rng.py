@@ -10,9 +10,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
+
+
+class Step(NamedTuple):
+    """One training step; it names the step's draws."""
+
+    epoch: int
+    batch: int
 
 
 def seed_for(seed: int, stream: str, *indices: int) -> int:

@@ -359,7 +359,7 @@ def test_double_precision_is_double(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def watch(self: Any, *args: Any) -> Any:
         found = plain(self, *args)
-        kinds.update({args[0].dtype, args[1].dtype, found.total.dtype})
+        kinds.update({args[0].h.dtype, args[0].z.dtype, found.total.dtype})
         return found
 
     monkeypatch.setattr(RectifiedLpJEPA, "compute_loss", watch)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo.config import ConfigError, unknown_name
 
@@ -123,6 +125,20 @@ def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     # timm: (patch tokens, prefix tokens) of each block, or patch tokens alone.
     picked = [b[1][:, 0] if isinstance(b, tuple) else b.mean(1) for b in blocks]
     return features, torch.cat(picked, dim=-1)
+
+
+@contextlib.contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """BatchNorm layers normalise with the batch, but their running statistics stand still."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
 
 
 def compile_calls(network: nn.Module, names: Iterable[str], **options: Any) -> None:

@@ -40,7 +40,7 @@ class HealthMonitor(pl.Callback):
         is_first = ~torch.isfinite(loss) & (self._first_bad < 0)
         self._first_bad.masked_fill_(is_first, step)
         self._skipped += batch.skipped
-        if pl_module.logged:
+        if outputs["logged"]:
             self._check()
             if skipped := self._all_skipped():
                 pl_module.log("skipped_images", float(skipped))

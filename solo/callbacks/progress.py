@@ -75,7 +75,7 @@ class RunProgress(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "images": self._seen / (time.monotonic() - self._started),
         }
-        if pl_module.logged:
+        if outputs["logged"]:
             fields["metrics"] = self._metrics(trainer, pl_module)
         self._bar.update(self._task, advance=1, **fields)
 
@@ -107,6 +107,6 @@ class RunProgress(pl.Callback):
             self._bar = None
 
     def _metrics(self, trainer: pl.Trainer, method: SSLMethod) -> str:
-        shown = {f"train_{method.headline}": "loss", **self._shown}
+        shown = {f"train_{method.loss_name}": "loss", **self._shown}
         values = trainer.callback_metrics
         return "  ".join(f"{short} {values[n]:.4g}" for n, short in shown.items() if n in values)

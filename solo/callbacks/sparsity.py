@@ -31,7 +31,7 @@ class SparsityMonitor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: SSLMethod, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Training batch."""
-        if not pl_module.logged:
+        if not outputs["logged"]:
             return
         z = distributed.gather(outputs["z"], dim=1)  # [V, N, D]
         rows = z.flatten(0, 1)

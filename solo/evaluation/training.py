@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
@@ -16,11 +15,12 @@ from solo.config.evaluation import LinearConfig
 from solo.data import Batch
 from solo.evaluation.encoders import Encoder
 from solo.losses import supervised_loss
-from solo.methods.probes import Tally, at_least_float32, global_means, mlp_head, score
-from solo.optim import build_optimizer, parameter_groups, scheduled
+from solo.methods.probes import at_least_float32, global_means, mlp_head, score
+from solo.methods.training import TrainingModule
+from solo.optim import parameter_groups
 
 
-class TrainedProbe(pl.LightningModule):
+class TrainedProbe(TrainingModule):
     """A head on a network that is frozen (linear, mlp) or trains along (finetune).
 
     A frozen network stays in evaluation mode: its BatchNorm statistics do not move.
@@ -32,13 +32,13 @@ class TrainedProbe(pl.LightningModule):
         multilabel: labels are binary attributes.
     """
 
-    headline = "loss"
+    loss_name: ClassVar[str] = "loss"
 
     def __init__(
         self, config: LinearConfig, encoder: Encoder, num_classes: int, multilabel: bool
     ) -> None:
-        super().__init__()
-        self.config, self.encoder = config, encoder
+        super().__init__(config)
+        self.encoder = encoder
         self.trains_all = config.mode == "finetune"
         features = encoder.num_features()
         rng.seed_global(config.seed, "head")
@@ -60,8 +60,6 @@ class TrainedProbe(pl.LightningModule):
         mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
         if mixes and self.trains_all and not multilabel:
             self.mix = v2.RandomChoice(mixes)
-        self.logged = False
-        self._tally = Tally()
         self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> TrainedProbe:
@@ -71,11 +69,9 @@ class TrainedProbe(pl.LightningModule):
             self.encoder.eval()
         return self
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One step."""
-        rng.seed_global(
-            self.config.seed, "network", self.current_epoch, batch_idx, distributed.rank()
-        )
+        self.begin_step(batch_idx)
         x = self.encoder.normalize(batch.views[0][0])
         labels = batch.labels
         targets = labels
@@ -86,15 +82,11 @@ class TrainedProbe(pl.LightningModule):
         with torch.autocast(x.device.type, enabled=False):
             logits = self.head(at_least_float32(features))
             loss = self._loss(logits, targets)
-        accumulated = self.config.accumulate_grad_batches
-        ends = (batch_idx + 1) % accumulated == 0 or self.trainer.is_last_batch
-        self.logged = ends and (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if self.logged:
+        log_now = self.is_logging_step(batch_idx)
+        if log_now:
             found = global_means(score({"": logits.detach()}, labels))
-            found["loss"] = loss.detach()
-            rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-            self.log_dict({**{f"train_{name}": v for name, v in found.items()}, "lr": rate})
-        return {"loss": loss}
+            self.log_step({**found, self.loss_name: loss})
+        return {"loss": loss, "logged": log_now}
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over the labelled rows of all processes."""
@@ -108,22 +100,15 @@ class TrainedProbe(pl.LightningModule):
         x = self.encoder(batch.views[0][0])
         with torch.autocast(x.device.type, enabled=False):
             logits = self.head(at_least_float32(x))
-        self._tally.add({"": logits}, batch.labels)
+        self.tally.add({"": logits}, batch.labels)
 
-    def on_validation_epoch_end(self) -> None:
-        """Over all processes' images."""
-        self.log_dict({f"val_{name}": value for name, value in self._tally.finish().items()})
-
-    def configure_optimizers(self) -> Any:
+    def parameter_groups(self) -> list[dict[str, Any]]:
         """Head and, in finetune, the network, whose rates fall from layer to layer."""
-        config, options = self.config, self.config.optimizer
-        accumulated = config.accumulate_grad_batches
-        rate = options.lr * options.batch_size * distributed.world_size() / 256 * accumulated
+        options = self.config.optimizer
+        rate = self.scaled(options.lr)
         decay, exclude = options.weight_decay, options.exclude_bias_n_norm_wd
         groups = parameter_groups(list(self.head.parameters()), rate, decay, exclude)
-        if self.trains_all:
-            groups += self._network_groups(rate)
-        return scheduled(config, build_optimizer(config, groups), self.trainer)
+        return groups + (self._network_groups(rate) if self.trains_all else [])
 
     def _network_groups(self, rate: float) -> list[dict[str, Any]]:
         """The network's parameters, the last layer's at ``rate * layer_decay``."""

@@ -6,10 +6,12 @@ from functools import partial
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
+from solo.data import Batch
 from solo.losses import barlow_twins_loss, over_pairs
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.probes import Encoded
+from solo.rng import Step
 
 
 class BarlowTwinsKwargs(MethodKwargs):
@@ -24,11 +26,11 @@ class BarlowTwinsKwargs(MethodKwargs):
 class BarlowTwins(SSLMethod):
     """Cross-correlation to the identity, over all pairs of views."""
 
+    loss_name: ClassVar[str] = "barlow_twins_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = BarlowTwinsKwargs
     kwargs: BarlowTwinsKwargs
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
-        loss = over_pairs(partial(barlow_twins_loss, lamb=self.kwargs.lamb), z)
-        total = self.kwargs.scale_loss * loss
-        return Loss(total, {"barlow_twins_loss": total})
+        loss = over_pairs(partial(barlow_twins_loss, lamb=self.kwargs.lamb), encoded.z)
+        return Loss(self.kwargs.scale_loss * loss)

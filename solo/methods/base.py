@@ -6,21 +6,28 @@ A method subclasses :class:`SSLMethod`, declares its options as a :class:`Method
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, ClassVar, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from solo import distributed, rng
-from solo.backbones import build_backbone, compile_calls, has_blocks, last_two_cls
+from solo import rng
+from solo.backbones import (
+    build_backbone,
+    compile_calls,
+    has_blocks,
+    last_two_cls,
+    statistics_kept,
+)
 from solo.config import Config, ConfigError, Section
 from solo.data import Batch
-from solo.methods.probes import Encoded, OnlineProbes, Tally, global_means, probe_loss, score
+from solo.methods.probes import Encoded, OnlineProbes, global_means, probe_loss, score
 from solo.methods.projectors import RECTIFIED, ProjectorType, build_projector
-from solo.optim import build_optimizer, clip_gradients, parameter_groups, scheduled
+from solo.methods.training import TrainingModule
+from solo.optim import parameter_groups
+from solo.rng import Step
 
 
 class MethodKwargs(Section):
@@ -54,13 +61,13 @@ class MethodKwargs(Section):
 
 
 class Loss(NamedTuple):
-    """A method's loss, and the values to log (names without "train_"), the loss itself first."""
+    """A method's loss, and its terms to log beside it (names without "train_")."""
 
     total: Tensor
-    logs: dict[str, Tensor]
+    terms: dict[str, Tensor] = {}  # noqa: RUF012 - nobody writes to it
 
 
-class SSLMethod(pl.LightningModule):
+class SSLMethod(TrainingModule):
     """A backbone, a projector, one loss and online probes.
 
     Args:
@@ -79,8 +86,7 @@ class SSLMethod(pl.LightningModule):
         normalize: nn.Module,
         num_classes: int = 0,
     ) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.kwargs = config.method_kwargs
         self.normalize = normalize
         rng.seed_global(config.seed, "weights")
@@ -91,8 +97,8 @@ class SSLMethod(pl.LightningModule):
         features = int(self.backbone.num_features)  # type: ignore[arg-type]
         self.projector = self.kwargs.build_projector(features)
         self.embedding_dim = self.kwargs.embedding_dim(features)
-        tokens = 2 if config.linear_probe.features == "last_two_cls" else 1
-        if tokens == 2 and not has_blocks(self.backbone):
+        self.probes_tokens = config.linear_probe.features == "last_two_cls"
+        if self.probes_tokens and not has_blocks(self.backbone):
             raise ConfigError(
                 f"linear_probe.features is last_two_cls, but {config.backbone.name} is no ViT; "
                 "choose backbone"
@@ -100,30 +106,23 @@ class SSLMethod(pl.LightningModule):
         self.probes: OnlineProbes | None = None
         if num_classes:
             proj = self.embedding_dim if self.kwargs.add_projector_classifier else 0
-            self.probes = OnlineProbes(config, features, features * tokens, proj, num_classes)
+            seen = features * (2 if self.probes_tokens else 1)
+            self.probes = OnlineProbes(config, features, seen, proj, num_classes)
         recipes = config.augmentations
         self.global_views = sum(r.num_crops for r in recipes if r.crop_size == size)
         """How many views have the first recipe's resolution; they come first in h and z."""
         self.facts: dict[str, float] = {}
         """Numbers known before training, for the log and the summary."""
-        self.logged = False
-        """Whether the newest training step logged its values (callbacks follow suit)."""
-        self.headline = ""
-        """Name of the method's loss in the log, without "train_"."""
-        self._tally = Tally()
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
-        """The method's loss on the global batch.
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
+        """The method's loss on the global batch; logged as ``loss_name``.
 
         Args:
-            h: [V, B, F] backbone features, float32.
-            z: [V, B, D] embeddings, float32.
-            step: (epoch, batch); it names the step's random draws.
+            encoded: features ``h`` [V, B, F] and embeddings ``z`` [V, B, D], float32.
+            batch: what they were made of: B images on this process.
+            step: names the step's random draws.
         """
         raise NotImplementedError
-
-    def prepare(self, batch: Batch) -> None:
-        """Called before :meth:`compute_loss`, for what a method needs beside h and z."""
 
     def images(self, views: Tensor) -> Tensor:
         """What networks take: uint8 [V, B, 3, H, W] -> normalised [V B, 3, H, W], float32."""
@@ -138,59 +137,44 @@ class SSLMethod(pl.LightningModule):
         All views of a resolution go through the network as one batch. BatchNorm's running
         statistics follow the first resolution alone, the one that validation uses.
         """
-        parts: list[tuple[Tensor, Tensor]] = []
+        parts = []
         for number, group in enumerate(views):
-            if number == 1:
-                norms = [m for m in self.backbone.modules() if isinstance(m, _BatchNorm)]
-                momenta = [norm.momentum for norm in norms]
-                for norm in norms:
-                    norm.momentum = 0.0
-            images = self.images(group)
-            if self.config.linear_probe.features == "last_two_cls":
-                h, probe = last_two_cls(self.backbone, images)
-            else:
-                h = probe = self.backbone(images)
-            parts.append((h.unflatten(0, group.shape[:2]), probe.unflatten(0, group.shape[:2])))
-        if len(views) > 1:
-            for norm, momentum in zip(norms, momenta):
-                norm.momentum = momentum
-        h = torch.cat([part[0] for part in parts])
-        probe = h
-        if self.config.linear_probe.features == "last_two_cls":
-            probe = torch.cat([part[1] for part in parts])
+            keeping = statistics_kept(self.backbone) if number else contextlib.nullcontext()
+            with keeping:
+                features = self.backbone_features(self.images(group))
+            parts.append([x.unflatten(0, group.shape[:2]) for x in features])
+        h, probe = (torch.cat(part) for part in zip(*parts))
         z = self.projector(h.flatten(0, 1)).unflatten(0, h.shape[:2])
-        return Encoded(h, z, probe)
+        return Encoded(h, z, probe if self.probes_tokens else h)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def backbone_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What projector and linear probe see, [N, F] and [N, P], of normalised images."""
+        if self.probes_tokens:
+            return last_two_cls(self.backbone, images)
+        h = self.backbone(images)
+        return h, h
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One step; callbacks get the detached features beside the loss."""
-        step = (self.current_epoch, batch_idx)
-        rng.seed_global(self.config.seed, "network", *step, distributed.rank())  # dropout
+        step = self.begin_step(batch_idx)
+        log_now = self.is_logging_step(batch_idx)
         encoded = self.encode(batch.views)
-        log_now = self.logged = self.is_logging_step(batch_idx)
         with torch.autocast(encoded.h.device.type, enabled=False):
             encoded = encoded.for_losses()
             h, z = encoded.h, encoded.z
-            self.prepare(batch)
-            loss, logs = self.compute_loss(h, z, step)
-            self.headline = next(iter(logs))
+            total, terms = self.compute_loss(encoded, batch, step)
+            values = {self.loss_name: total, **terms}
             if self.probes is not None:
                 labels = batch.labels.repeat(h.shape[0], *[1] * (batch.labels.ndim - 1))
                 logits = self.probes(encoded.detached())
                 found = global_means(score(logits, labels, metrics=log_now))
-                loss = loss + probe_loss(found)
-                if log_now:
-                    found["class_loss"] = found.pop("loss")
-                    logs = {**logs, **found}
+                total = total + probe_loss(found)
+                found["class_loss"] = found.pop("loss")
+                values |= found
         if log_now:
-            self.log_dict({f"train_{name}": value.detach() for name, value in logs.items()})
-            self.log_dict({"lr": self.optimizers().param_groups[0]["lr"], **self.facts})  # type: ignore[union-attr]
-        return {"loss": loss, "h": h.detach(), "z": z.detach(), "labels": batch.labels}
-
-    def is_logging_step(self, batch_idx: int) -> bool:
-        """Whether this batch ends an optimizer step after which Lightning's loggers listen."""
-        accumulated = self.config.accumulate_grad_batches
-        last = (batch_idx + 1) % accumulated == 0 or self.trainer.is_last_batch
-        return last and (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+            self.log_step(values)
+            self.log_dict(self.facts)
+        return {"loss": total, "logged": log_now, "h": h.detach(), "z": z.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Score the probes; callbacks get the features."""
@@ -198,46 +182,27 @@ class SSLMethod(pl.LightningModule):
         if self.probes is not None:
             with torch.autocast(encoded.h.device.type, enabled=False):
                 logits = self.probes(encoded)
-            self._tally.add(logits, batch.labels)
-        return {"h": encoded.h, "z": encoded.z, "labels": batch.labels}
+            self.tally.add(logits, batch.labels)
+        return {"h": encoded.h, "z": encoded.z}
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the probes' results over all processes' images."""
-        if self.probes is not None:
-            found = self._tally.finish()
-            self.log_dict({f"val_{name}": value for name, value in found.items()})
-
-    def configure_optimizers(self) -> Any:
-        """The configured optimizer over backbone, projector and probes, and its schedule."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the loss trains, and the probes with a rate of their own."""
         options = self.config.optimizer
-        accumulated = self.config.accumulate_grad_batches
-        scale = options.batch_size * distributed.world_size() / 256 * accumulated
         groups = parameter_groups(
-            self.learnable_parameters(),
-            options.lr * scale,
+            self.loss_parameters(),
+            self.scaled(options.lr),
             options.weight_decay,
             options.exclude_bias_n_norm_wd,
         )
         if self.probes is not None:
-            probes = list(self.probes.parameters())
             groups.append(
                 {
-                    "params": probes,
-                    "lr": options.classifier_lr * scale,
+                    "params": list(self.probes.parameters()),
+                    "lr": self.scaled(options.classifier_lr),
                     "weight_decay": options.classifier_weight_decay,
                 }
             )
-        return scheduled(self.config, build_optimizer(self.config, groups), self.trainer)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip what the method's loss trains; probes, and so labels, do not change how much."""
-        if gradient_clip_val is not None:
-            clip_gradients(self.learnable_parameters(), gradient_clip_val, gradient_clip_algorithm)
+        return groups
 
     def compile_networks(self, **options: Any) -> None:
         """Compile the networks as this method calls them.
@@ -247,9 +212,5 @@ class SSLMethod(pl.LightningModule):
         """
         self.backbone.compile(**options)
         self.projector.compile(**options)
-        if self.config.linear_probe.features == "last_two_cls":
+        if self.probes_tokens:
             compile_calls(self.backbone, ("forward_intermediates", "forward_head"), **options)
-
-    def learnable_parameters(self) -> list[Tensor]:
-        """Parameters that the method's loss trains, in a fixed order."""
-        return [*self.backbone.parameters(), *self.projector.parameters()]

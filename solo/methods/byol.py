@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from solo import rng
+from solo.data import Batch
 from solo.losses import byol_loss
 from solo.methods.base import Loss, MethodKwargs
 from solo.methods.momentum import MomentumKwargs, MomentumMethod
+from solo.methods.probes import Encoded
+from solo.rng import Step
 
 
 class BYOLKwargs(MomentumKwargs):
@@ -23,11 +26,12 @@ class BYOLKwargs(MomentumKwargs):
 class BYOL(MomentumMethod):
     """A predictor on the student's embedding guesses the teacher's of other views."""
 
+    loss_name: ClassVar[str] = "byol_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = BYOLKwargs
     kwargs: BYOLKwargs
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def build_heads(self) -> None:
+        """The predictor; the teacher has none."""
         rng.seed_global(self.config.seed, "predictor")
         dim, hidden = self.embedding_dim, self.kwargs.pred_hidden_dim
         self.predictor = nn.Sequential(
@@ -37,12 +41,8 @@ class BYOL(MomentumMethod):
             nn.Linear(hidden, dim),
         )
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
+        z = encoded.z
         prediction = self.predictor(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        total = byol_loss(prediction, self.targets)
-        return Loss(total, {"byol_loss": total})
-
-    def learnable_parameters(self) -> list[Tensor]:
-        """With the predictor."""
-        return [*super().learnable_parameters(), *self.predictor.parameters()]
+        return Loss(byol_loss(prediction, self.teach(batch)))

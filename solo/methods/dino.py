@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +10,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from solo import rng
+from solo.data import Batch
 from solo.losses import dino_loss
 from solo.losses.dino import updated_center
 from solo.losses.unit import unit_rows
 from solo.methods.base import Loss, MethodKwargs
 from solo.methods.momentum import MomentumKwargs, MomentumMethod
-from solo.methods.probes import at_least_float32
+from solo.methods.probes import Encoded
+from solo.rng import Step
 
 
 class DINOKwargs(MomentumKwargs):
@@ -52,38 +54,35 @@ class Prototypes(nn.Module):
 class DINO(MomentumMethod):
     """The student's distribution over prototypes matches the teacher's of other views."""
 
+    loss_name: ClassVar[str] = "dino_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = DINOKwargs
     kwargs: DINOKwargs
     center: Tensor
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def build_heads(self) -> None:
+        """The prototypes, which the teacher has too, and the center."""
         rng.seed_global(self.config.seed, "prototypes")
         options = self.kwargs
         self.prototypes = Prototypes(self.embedding_dim, options.num_prototypes)
-        self._hold(self.backbone, self.projector, self.prototypes)
         self.register_buffer("center", torch.zeros(options.num_prototypes))
 
-    def teach(self, images: Tensor) -> Tensor:
-        """Scores [N, K]; prototypes in float32, as the student's."""
-        with self.network_precision():
-            z = self.teacher[:2](images)
-        scores: Tensor = self.teacher[2](at_least_float32(z))
-        return scores
+    def student(self) -> list[nn.Module]:
+        """Its scores of the prototypes."""
+        return [*super().student(), self.prototypes]
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
-        options = self.kwargs
+        options, targets = self.kwargs, self.teach(batch)
         total = dino_loss(
-            self.prototypes(z),
-            self.targets,
+            self.prototypes(encoded.z),
+            targets,
             self.center,
             student_temperature=options.student_temperature,
             teacher_temperature=self.teacher_temperature(),
         )
         with torch.no_grad():
-            self.center.copy_(updated_center(self.center, self.targets, options.center_momentum))
-        return Loss(total, {"dino_loss": total})
+            self.center.copy_(updated_center(self.center, targets, options.center_momentum))
+        return Loss(total)
 
     def teacher_temperature(self) -> float:
         """This epoch's."""
@@ -98,7 +97,3 @@ class DINO(MomentumMethod):
         """Optimizers pass over what has no gradient."""
         if self.current_epoch < self.kwargs.freeze_prototypes_epochs:
             self.prototypes.weight.grad = None
-
-    def learnable_parameters(self) -> list[Tensor]:
-        """With the prototypes."""
-        return [*super().learnable_parameters(), *self.prototypes.parameters()]

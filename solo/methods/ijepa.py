@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +21,7 @@ from solo.methods.base import Loss, MethodKwargs
 from solo.methods.momentum import MomentumKwargs, MomentumMethod
 from solo.methods.probes import Encoded, at_least_float32
 from solo.methods.projectors import ProjectorType
+from solo.rng import Step
 
 
 class IJEPAKwargs(MomentumKwargs):
@@ -43,15 +46,24 @@ class IJEPAKwargs(MomentumKwargs):
 
 
 class KeepPatches(nn.Module):
-    """In the place of timm's patch dropout: keep the prefix tokens and chosen patches."""
+    """In the place of timm's patch dropout: inside ``only``, keep the prefix tokens and patches."""
 
     def __init__(self, prefix: int) -> None:
         super().__init__()
         self.prefix = prefix
         self.kept: Tensor | None = None
 
+    @contextlib.contextmanager
+    def only(self, kept: Tensor) -> Iterator[None]:
+        """Inside the block, [B, C] patches of each image; outside of it, all."""
+        self.kept = kept
+        try:
+            yield
+        finally:
+            self.kept = None
+
     def forward(self, x: Tensor) -> Tensor:
-        """[B, prefix + N, F] -> [B, prefix + C, F], by ``kept`` [B, C]; all where it is None."""
+        """[B, prefix + N, F] -> [B, prefix + C, F]."""
         if self.kept is None:
             return x
         return torch.cat([x[:, : self.prefix], pick(x[:, self.prefix :], self.kept)], dim=1)
@@ -96,6 +108,7 @@ class IJEPA(MomentumMethod):
     whole image.
     """
 
+    loss_name: ClassVar[str] = "ijepa_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = IJEPAKwargs
     min_views: ClassVar[int] = 1
     kwargs: IJEPAKwargs
@@ -141,14 +154,10 @@ class IJEPA(MomentumMethod):
         """Whole images, for the probes alone."""
         return super().encode(views)
 
-    def prepare(self, batch: Batch) -> None:
-        """Keep the images."""
-        self._images = self.images(batch.views[0])
-
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
-        options, images = self.kwargs, self._images
-        rows = _global_rows(*h.shape[:2])
+        options, images = self.kwargs, self.images(batch.views[0])
+        rows = _global_rows(*encoded.h.shape[:2])
         items = np.concatenate([np.tile(step, (len(rows), 1)), rows], axis=1)
         scale = (options.min_block_scale, options.max_block_scale)
         masks = draw_masks(
@@ -158,13 +167,11 @@ class IJEPA(MomentumMethod):
         with self.network_precision():
             with torch.no_grad():
                 wanted = self.teacher[0].forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
-            self.keep.kept = places
-            context = self.backbone.forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
-            self.keep.kept = None
+            with self.keep.only(places):
+                context = self.backbone.forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
             prediction = self.predictor(context, places, targets)
         wanted = pick(at_least_float32(wanted), targets.flatten(1)).unflatten(1, targets.shape[1:])
-        total = ijepa_loss(at_least_float32(prediction), wanted)
-        return Loss(total, {"ijepa_loss": total})
+        return Loss(ijepa_loss(at_least_float32(prediction), wanted))
 
     def compile_networks(self, **options: Any) -> None:
         """The passes over patches too, and the predictor."""
@@ -172,10 +179,6 @@ class IJEPA(MomentumMethod):
         for network in (self.backbone, self.teacher[0]):
             compile_calls(network, ("forward_features",), **options)
         self.predictor.compile(**options)
-
-    def learnable_parameters(self) -> list[Tensor]:
-        """With the predictor."""
-        return [*super().learnable_parameters(), *self.predictor.parameters()]
 
 
 def pick(x: Tensor, indices: Tensor) -> Tensor:

@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.config import fault
+from solo.data import Batch
 from solo.distributions import GeneralizedGaussian
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.sigreg import build_test, lejepa_loss
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.probes import Encoded
+from solo.rng import Step
 
 
 class LeJEPAKwargs(MethodKwargs):
@@ -58,6 +61,7 @@ class LeJEPAKwargs(MethodKwargs):
 class LeJEPA(SSLMethod):
     """``(1 - lamb) * invariance + lamb * SIGReg``, over any number of global and local views."""
 
+    loss_name: ClassVar[str] = "lejepa_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = LeJEPAKwargs
     kwargs: LeJEPAKwargs
 
@@ -78,8 +82,9 @@ class LeJEPA(SSLMethod):
                 seed=seed,
             )
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
+        z = encoded.z
         sample = z if self.kwargs.per_view else z.flatten(0, 1)[None]
         sigreg: Tensor = self.sigreg(sample, step)
         if isinstance(self.sigreg, CharacteristicRDMReg):
@@ -87,5 +92,4 @@ class LeJEPA(SSLMethod):
             sigreg = sigreg * (count * self.sigreg.epps_pulley_unit)
         sigreg = sigreg.mean()
         total, invariance = lejepa_loss(z, sigreg, self.global_views, lamb=self.kwargs.lamb)
-        logs = {"lejepa_loss": total, "invariance_loss": invariance, "sigreg_loss": sigreg}
-        return Loss(total, logs)
+        return Loss(total, {"invariance_loss": invariance, "sigreg_loss": sigreg})

@@ -26,36 +26,35 @@ class MomentumKwargs(MethodKwargs):
 
 
 class MomentumMethod(SSLMethod):
-    """A method whose teacher is a running mean of the student.
-
-    ``self.targets`` holds the teacher's embeddings of the global views, [T, B, D], during
-    ``compute_loss``.
-    """
+    """A method whose teacher is a running mean of the student."""
 
     kwargs: MomentumKwargs
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.targets: Tensor
-        self._hold(self.backbone, self.projector)
-
-    def _hold(self, *parts: nn.Module) -> None:
-        """Make the teacher a copy of these, applied one after the other."""
-        self._student = list(parts)  # a list: not registered a second time
-        self.teacher = nn.Sequential(*(copy.deepcopy(part) for part in parts))
+        self.build_heads()
+        self.teacher = nn.Sequential(*(copy.deepcopy(part) for part in self.student()))
         self.teacher.requires_grad_(False)
 
-    @torch.no_grad()
-    def prepare(self, batch: Batch) -> None:
-        """The teacher sees the global views; its BatchNorm normalises with the batch, as usual."""
-        views = batch.views[0]
-        self.targets = self.teach(self.images(views)).unflatten(0, views.shape[:2])
+    def build_heads(self) -> None:
+        """What a method has beside backbone and projector; called before the teacher is copied."""
 
-    def teach(self, images: Tensor) -> Tensor:
-        """The teacher's answer to normalised images [N, 3, H, W], in float32 or better."""
+    def student(self) -> list[nn.Module]:
+        """What the teacher is a copy of: parts applied one after the other."""
+        return [self.backbone, self.projector]
+
+    @torch.no_grad()
+    def teach(self, batch: Batch) -> Tensor:
+        """The teacher's answer to the global views, [T, B, D], in float32 or better.
+
+        Its BatchNorm normalises with the batch, as usual.
+        """
+        views = batch.views[0]
         with self.network_precision():
-            made = self.teacher(images)
-        return at_least_float32(made)
+            made = self.teacher[:2](self.images(views))
+        for head in self.teacher[2:]:  # heads compute in float32, as the student's do
+            made = head(at_least_float32(made))
+        return at_least_float32(made).unflatten(0, views.shape[:2])
 
     def compile_networks(self, **options: Any) -> None:
         """The teacher too."""
@@ -76,6 +75,6 @@ class MomentumMethod(SSLMethod):
         low, high = options.base_tau_momentum, options.final_tau_momentum
         tau = high - (high - low) * (math.cos(math.pi * progress) + 1) / 2
         old: list[Tensor] = [p for part in self.teacher for p in part.parameters()]
-        new: list[Tensor] = [p for part in self._student for p in part.parameters()]
+        new: list[Tensor] = [p for part in self.student() for p in part.parameters()]
         with torch.no_grad():
             torch._foreach_lerp_(old, new, 1 - tau)

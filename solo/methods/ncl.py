@@ -8,10 +8,13 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from solo.data import Batch
 from solo.losses import over_pairs, simclr_loss
 from solo.losses.ncl import RECTIFIERS, NonNegative
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.probes import Encoded
 from solo.methods.projectors import ProjectorType
+from solo.rng import Step
 
 
 class NCLKwargs(MethodKwargs):
@@ -65,10 +68,11 @@ class Rectifier(nn.Module):
 class NCL(SSLMethod):
     """NT-Xent of the projector's non-negative embeddings over all pairs of views."""
 
+    loss_name: ClassVar[str] = "nce_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = NCLKwargs
     kwargs: NCLKwargs
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
-        total = over_pairs(partial(simclr_loss, temperature=self.kwargs.temperature), z)
-        return Loss(total, {"nce_loss": total})
+        loss = partial(simclr_loss, temperature=self.kwargs.temperature)
+        return Loss(over_pairs(loss, encoded.z))

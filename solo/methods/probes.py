@@ -138,7 +138,9 @@ class Tally:
             self._answers.append((torch.stack(list(logits.values()), dim=1), labels))
 
     def finish(self) -> dict[str, Tensor]:
-        """The means by name, and a new start."""
+        """The means by name (none where nothing was added), and a new start."""
+        if not self._scores:
+            return {}
         names = list(self._scores[0])
         sums = Scores({n: torch.stack([s[n] for s in self._scores]).sum() for n in names})
         found = global_means(sums)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from solo.config import fault
+from solo.data import Batch
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian, SigmaMode
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import ProjectionVectorsType, RDMReg
 from solo.losses.vicreg import invariance_loss
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.probes import Encoded
 from solo.methods.projectors import ProjectorType
+from solo.rng import Step
 
 
 class RectifiedLpJEPAKwargs(MethodKwargs):
@@ -88,6 +90,7 @@ class RectifiedLpJEPAKwargs(MethodKwargs):
 class RectifiedLpJEPA(SSLMethod):
     """``invariance_loss_weight * mse(z1, z2) + rdm_reg_loss_weight * RDMReg(z)``."""
 
+    loss_name: ClassVar[str] = "rectified_lp_jepa_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = RectifiedLpJEPAKwargs
     kwargs: RectifiedLpJEPAKwargs
 
@@ -113,17 +116,12 @@ class RectifiedLpJEPA(SSLMethod):
             )
         self.facts["expected_l0"] = target.expected_l0
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
-        invariance = invariance_loss(z)
-        rdm_reg = self.rdm_reg(z, step)
+        invariance = invariance_loss(encoded.z)
+        rdm_reg = self.rdm_reg(encoded.z, step)
         total = (
             self.kwargs.invariance_loss_weight * invariance
             + self.kwargs.rdm_reg_loss_weight * rdm_reg
         )
-        logs = {
-            "rectified_lp_jepa_loss": total,
-            "invariance_loss": invariance,
-            "rdm_reg_loss": rdm_reg,
-        }
-        return Loss(total, logs)
+        return Loss(total, {"invariance_loss": invariance, "rdm_reg_loss": rdm_reg})

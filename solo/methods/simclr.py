@@ -6,11 +6,13 @@ from functools import partial
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
+from solo.data import Batch
 from solo.losses import over_pairs, simclr_loss
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.probes import Encoded
 from solo.methods.projectors import ProjectorType
+from solo.rng import Step
 
 
 class SimCLRKwargs(MethodKwargs):
@@ -25,10 +27,11 @@ class SimCLRKwargs(MethodKwargs):
 class SimCLR(SSLMethod):
     """NT-Xent over all pairs of views, the global batch as negatives."""
 
+    loss_name: ClassVar[str] = "nce_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = SimCLRKwargs
     kwargs: SimCLRKwargs
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
-        total = over_pairs(partial(simclr_loss, temperature=self.kwargs.temperature), z)
-        return Loss(total, {"nce_loss": total})
+        loss = partial(simclr_loss, temperature=self.kwargs.temperature)
+        return Loss(over_pairs(loss, encoded.z))

@@ -6,11 +6,14 @@ from functools import partial
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
+from solo.data import Batch
 from solo.losses import over_pairs, vicreg_loss
 from solo.losses.vicreg import invariance_loss
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.probes import Encoded
+from solo.rng import Step
 
 
 class VICRegKwargs(MethodKwargs):
@@ -39,10 +42,11 @@ class VICRegKwargs(MethodKwargs):
 class VICReg(SSLMethod):
     """Invariance, variance and covariance, over all pairs of views."""
 
+    loss_name: ClassVar[str] = "vicreg_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = VICRegKwargs
     kwargs: VICRegKwargs
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
         options = self.kwargs
         loss = partial(
@@ -51,5 +55,5 @@ class VICReg(SSLMethod):
             var_loss_weight=options.var_loss_weight,
             cov_loss_weight=options.cov_loss_weight,
         )
-        total = over_pairs(loss, z)
-        return Loss(total, {"vicreg_loss": total, "invariance_loss": invariance_loss(z.detach())})
+        terms = {"invariance_loss": invariance_loss(encoded.z.detach())}
+        return Loss(over_pairs(loss, encoded.z), terms)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
+from solo.data import Batch
 from solo.losses.sigreg import lejepa_loss
-from solo.losses.visreg import VISRegTest
+from solo.losses.visreg import VISRegTerms, VISRegTest
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.probes import Encoded
+from solo.rng import Step
 
 
 class VISRegKwargs(MethodKwargs):
@@ -30,6 +32,7 @@ class VISRegKwargs(MethodKwargs):
 class VISReg(SSLMethod):
     """``(1 - lamb) * invariance + lamb * (center + scale + shape)``."""
 
+    loss_name: ClassVar[str] = "visreg_loss"
     Kwargs: ClassVar[type[MethodKwargs]] = VISRegKwargs
     kwargs: VISRegKwargs
 
@@ -37,9 +40,10 @@ class VISReg(SSLMethod):
         super().__init__(*args, **kwargs)
         self.test = VISRegTest(self.kwargs.num_projections, self.config.seed)
 
-    def compute_loss(self, h: Tensor, z: Tensor, step: tuple[int, ...]) -> Loss:
+    def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
-        options, terms = self.kwargs, self.test(z, step)
+        options, z = self.kwargs, encoded.z
+        terms: VISRegTerms = self.test(z, step)
         regulariser = (
             options.center_loss_weight * terms.center
             + options.scale_loss_weight * terms.scale
@@ -47,4 +51,4 @@ class VISReg(SSLMethod):
         )
         total, invariance = lejepa_loss(z, regulariser, self.global_views, lamb=options.lamb)
         logs = {f"{name}_loss": value for name, value in terms._asdict().items()}
-        return Loss(total, {"visreg_loss": total, "invariance_loss": invariance, **logs})
+        return Loss(total, {"invariance_loss": invariance, **logs})

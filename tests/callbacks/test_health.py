@@ -98,12 +98,12 @@ from solo.callbacks import HealthMonitor
 monitor = HealthMonitor()
 monitor.load_state_dict({'skipped': 10})
 logged = {}
-module = types.SimpleNamespace(logged=True, log=lambda name, value: logged.update({name: value}))
+module = types.SimpleNamespace(log=lambda name, value: logged.update({name: value}))
 trainer = types.SimpleNamespace(global_step=1)
 # Three images of two batches on one process, the same on two.
 for skipped in ((1, 2) if world == 1 else ((1, 0), (0, 2))[rank]):
     batch = types.SimpleNamespace(skipped=skipped)
-    monitor.on_train_batch_end(trainer, module, {'loss': torch.ones(())}, batch, 0)
+    monitor.on_train_batch_end(trainer, module, {'loss': torch.ones(()), 'logged': True}, batch, 0)
 results['logged'] = torch.tensor(logged['skipped_images'])
 results['saved'] = torch.tensor(monitor.state_dict()['skipped'])
 """

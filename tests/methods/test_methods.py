@@ -101,14 +101,14 @@ def test_a_teacher_has_the_networks_precision(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[torch.dtype] = set()
-    plain = MomentumMethod._hold
+    plain = MomentumMethod.__init__
 
-    def watch(self: MomentumMethod, *parts: nn.Module) -> None:
-        plain(self, *parts)
+    def watch(self: MomentumMethod, *args: Any) -> None:
+        plain(self, *args)
         first = next(m for m in self.teacher.modules() if isinstance(m, nn.Conv2d))
         first.register_forward_hook(lambda _, __, made: seen.add(made.dtype))
 
-    monkeypatch.setattr(MomentumMethod, "_hold", watch)
+    monkeypatch.setattr(MomentumMethod, "__init__", watch)
     run(options(tmp_path, method, max_epochs=1, precision="bf16-mixed"))
     assert seen == {torch.bfloat16}
 
@@ -275,12 +275,15 @@ class UniformKwargs(MethodKwargs):
 class Uniform(SSLMethod):
     Kwargs: ClassVar[type[MethodKwargs]] = UniformKwargs
 
-    def compute_loss(self, h, z, step):
+    loss_name: ClassVar[str] = "uniform_loss"
+
+    def compute_loss(self, encoded, batch, step):
+        z = encoded.z
         unit = F.normalize(z, dim=-1)
         align = distributed.all_mean((unit[0] - unit[1]).square().sum(-1).mean())
         uniform = torch.stack([uniformity_loss(view) for view in z]).mean()
         total = align + self.kwargs.uniform_weight * uniform
-        return Loss(total, {"uniform_loss": total})
+        return Loss(total)
 '''
 
 

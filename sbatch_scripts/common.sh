@@ -9,9 +9,8 @@ export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not inherit it
 # number: then the job goes back into the queue, where it continues.
 under_srun() {
     local code=0
-    # The first process writes a report after the others have ended; that of a large network takes
-    # minutes. --wait bounds how long it may.
-    srun --kill-on-bad-exit=0 --wait=3600 python "$@" \
+    # The first process writes a report after the others have ended; --wait bounds how long it may.
+    srun --kill-on-bad-exit=0 --wait=600 python "$@" \
         "devices=${SLURM_NTASKS_PER_NODE:-1}" "num_nodes=$SLURM_NNODES" \
         auto_resume.enabled=true || code=$?
     if [ "$code" -eq 138 ] || [ "$code" -eq 143 ]; then

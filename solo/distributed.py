@@ -193,7 +193,9 @@ def launched_by_cluster() -> bool:
 
 def is_first_launched() -> bool:
     """Whether this process will be rank 0, before there is a process group."""
-    for variable in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    # In a shell inside an allocation every process inherits SLURM_PROCID=0.
+    slurm = ("SLURM_PROCID",) if launched_by_cluster() else ()
+    for variable in ("RANK", *slurm, "LOCAL_RANK"):
         if variable in os.environ:
             return int(os.environ[variable]) == 0
     return True

@@ -348,3 +348,17 @@ def test_probes_in_double_precision(trained: Path, tmp_path: Path) -> None:
     for mode in ("linear", "finetune"):
         keys = {"mode": mode, "precision": "64", "limit_train_batches": 2, "max_epochs": 1}
         assert evaluate(trained, tmp_path, **keys, mixup=0.2).rows
+
+
+def test_a_network_that_was_trained_without_labels(
+    trained: Path, image_tree: Path, tmp_path: Path
+) -> None:
+    """Its evaluation takes the labels that are there."""
+    keys = custom(image_tree)
+    content = tiny(tmp_path / "runs", max_epochs=1, optimizer={"batch_size": 8}, **keys)
+    content["data"] |= {"no_labels": True, "val_path": None}
+    content["knn_eval"] = {"enabled": False}
+    free = pretrain(content).folder
+    again = {"data": {"val_path": str(image_tree / "val")}, "optimizer": {"batch_size": 8}}
+    (row,) = evaluate(free, tmp_path, **again, mode="linear", max_epochs=1).rows
+    assert 0 <= row["val_acc1"] <= 100

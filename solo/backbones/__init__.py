@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import timm
@@ -125,6 +125,26 @@ def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     # timm: (patch tokens, prefix tokens) of each block, or patch tokens alone.
     picked = [b[1][:, 0] if isinstance(b, tuple) else b.mean(1) for b in blocks]
     return features, torch.cat(picked, dim=-1)
+
+
+def freeze_unused(network: nn.Module, call: Callable[[], Tensor]) -> None:
+    """Parameters that a call does not need no longer ask for a gradient.
+
+    A projector behind backbone features, say, or a norm behind tokens that are taken before it:
+    DistributedDataParallel waits for the gradient of everything that asks for one.
+
+    Args:
+        network: whose parameters.
+        call: runs the network in the way that matters, on any input.
+    """
+    was_training = network.training
+    network.eval()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        found = torch.autograd.grad(call().sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, found):
+        parameter.requires_grad_(gradient is not None)
+    network.train(was_training)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from solo.data.sources import (
     EncodedSource,
     FolderSource,
     ImageSource,
-    download_turn,
+    fetched,
     take_fraction,
 )
 from solo.data.transfer import SETS, load_transfer
@@ -112,8 +112,7 @@ def _torchvision(make: Callable[[str, bool], Any], path: str | None, data: Data,
     """
     root = path or "datasets"
     try:
-        with download_turn(root, data.download):
-            return make(root, data.download)
+        return fetched(root, lambda download: make(root, download), data.download)
     except RuntimeError as error:
         raise ConfigError(
             f"{key}: {data.dataset} was not found in {root} (or is damaged). Name the folder that "
@@ -152,9 +151,8 @@ def _stl10(data: Data) -> Splits:
         labels = torch.from_numpy(content.labels.astype(np.int64))
         return ArraySource(torch.from_numpy(content.data), labels, list(content.classes))
 
-    part = "train" if data.no_labels else "train+unlabeled"
     return Splits(
-        split(part, data.train_path, "data.train_path"),
+        split("train+unlabeled", data.train_path, "data.train_path"),
         split("test", data.val_path or data.train_path, "data.val_path"),
     )
 

@@ -124,8 +124,9 @@ def _images_below(root: Path, folder: Path) -> list[str]:
     found: list[str] = []
     entered = {os.path.realpath(folder)}
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if os.path.realpath(f"{place}/{f}") not in entered)
-        entered.update(os.path.realpath(f"{place}/{f}") for f in folders)
+        real = {os.path.realpath(f"{place}/{name}"): name for name in sorted(folders, reverse=True)}
+        folders[:] = sorted(name for path, name in real.items() if path not in entered)
+        entered |= set(real)
         prefix = os.path.relpath(place, root)
         found += [
             os.path.join(prefix, name) if prefix != "." else name

@@ -45,6 +45,10 @@ class ImageData(pl.LightningDataModule):
         self.train, self.val = load_splits(config.data, config.seed)
         if labelled_only:
             self.train = labelled_part(self.train)
+            if not len(self.train):
+                raise ConfigError(
+                    f"none of the training images of {config.data.dataset} has a label"
+                )
         self.num_classes, self.multilabel = label_facts(self.train.labels, self.train.classes)
         if config.data.no_labels:
             self.num_classes = 0

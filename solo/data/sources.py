@@ -7,11 +7,11 @@ images as one tensor besides.
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import h5py
 import numpy as np
@@ -121,6 +121,12 @@ class EncodedSource:
                 "Repair or remove the file, or set ++data.on_bad_image=skip"
             ) from error
 
+    def part(self, indices: Tensor) -> EncodedSource:
+        """Some of the images, in the order of ``indices``."""
+        chosen = copy.copy(self)
+        chosen.names, chosen.labels = self.names[indices.numpy()], self.labels[indices]
+        return chosen
+
     def preload(self, what: str) -> None:
         """Read everything into one buffer, still encoded, with a progress bar."""
         ends = torch.tensor([self.size(i) for i in range(len(self))]).cumsum(0)
@@ -195,47 +201,40 @@ class H5Source(EncodedSource):
         return {**self.__dict__, "_file": None}
 
 
-class Subset:
+def subset(source: ImageSource, indices: Tensor) -> ImageSource:
     """Some images of a source, in the order of ``indices``."""
-
-    def __init__(self, source: ImageSource, indices: Tensor) -> None:
-        self.source = source
-        self.indices = indices
-        self.labels = source.labels[indices]
-        self.classes = source.classes
-        self.images = None if source.images is None else source.images[indices]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def image(self, index: int) -> Tensor:
-        """uint8 [3, H, W]."""
-        return self.source.image(int(self.indices[index]))
+    if isinstance(source, EncodedSource):
+        return source.part(indices)
+    assert source.images is not None
+    return ArraySource(source.images[indices], source.labels[indices], source.classes)
 
 
-@contextlib.contextmanager
-def download_turn(root: str, download: bool) -> Iterator[None]:
-    """Processes that may fetch a data set into ``root`` take turns: the others find it there."""
+Found = TypeVar("Found")
+
+
+def fetched(root: str, make: Callable[[bool], Found], download: bool) -> Found:
+    """A data set that may have to be downloaded; of several processes one does, the others wait.
+
+    Args:
+        root: where it is, or will be.
+        make: builds it; told whether to download, raises RuntimeError where files are missing.
+        download: whether that is allowed.
+    """
     if not download:
-        yield
-        return
+        return make(False)
     try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{root}/.download.lock")
-        lock.acquire()
-    except OSError:  # a folder to read only: there is nothing to fetch into it
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
+        return make(False)  # it is there: no turns to take
+    except (RuntimeError, OSError):
+        place = Path(root).expanduser()
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / ".download.lock"):
+            return make(True)
 
 
 def labelled_part(source: ImageSource) -> ImageSource:
     """The images that have a label: all of them, but for sets such as STL-10."""
     known = source.labels >= 0 if source.labels.ndim == 1 else (source.labels >= 0).all(-1)
-    return source if bool(known.all()) else Subset(source, known.nonzero()[:, 0])
+    return source if bool(known.all()) else subset(source, known.nonzero()[:, 0])
 
 
 def take_fraction(source: ImageSource, fraction: float, generator: torch.Generator) -> ImageSource:
@@ -250,10 +249,10 @@ def take_fraction(source: ImageSource, fraction: float, generator: torch.Generat
         return source
     order = torch.randperm(len(source), generator=generator)
     if source.labels.ndim > 1:  # attributes have no classes to balance
-        return Subset(source, order[: max(1, round(fraction * len(order)))].sort().values)
+        return subset(source, order[: max(1, round(fraction * len(order)))].sort().values)
     labels = source.labels[order]
     kept = [
         members[: max(1, round(fraction * len(members)))]
         for members in (order[labels == label] for label in labels.unique())
     ]
-    return Subset(source, torch.cat(kept).sort().values)
+    return subset(source, torch.cat(kept).sort().values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torchvision import datasets as tv
 
 from solo.config import ConfigError
 from solo.config.schema import Data
-from solo.data.sources import FolderSource, download_turn
+from solo.data.sources import FolderSource, fetched
 
 Make = Callable[[str, str, bool], Any]  # root, split, download -> a torchvision data set
 Files = Callable[[Any], tuple[Sequence[Any], Sequence[int]]]  # its image files and labels
@@ -80,9 +81,10 @@ def load_transfer(name: str, data: Data) -> tuple[FolderSource, FolderSource]:
     train_splits, test_split, make, files = SETS[name]
     root = data.train_path or "datasets"
     try:
-        with download_turn(root, data.download):
-            train = [make(root, split, data.download) for split in train_splits]
-            test = make(root, test_split, data.download)
+        *train, test = (
+            fetched(root, partial(make, root, split), data.download)
+            for split in (*train_splits, test_split)
+        )
     except (RuntimeError, OSError, ValueError) as error:
         raise ConfigError(
             f"data.train_path: {name} was not found in {root} ({str(error).splitlines()[0]}). "

@@ -96,13 +96,18 @@ def extract(encoder: Encoder | Pixels, source: ImageSource, **options: object) -
 
     Options are those of :func:`feature_batches`.
     """
-    parts, labels = [], []
-    for x, batch in feature_batches(encoder, source, **options):  # type: ignore[arg-type]
-        parts.append(x)
+    x: Tensor | None = None
+    done, labels = 0, []
+    for rows, batch in feature_batches(encoder, source, **options):  # type: ignore[arg-type]
+        if x is None:
+            x = rows.new_empty(len(source), rows.shape[1])
+        x[done : done + len(rows)] = rows
+        done += len(rows)
         labels.append(batch.labels)
-    x, y = torch.cat(parts), torch.cat(labels)
+    assert x is not None
+    y = torch.cat(labels)
     present = has_label(y)
-    return FeatureSet(x[present], y[present])
+    return FeatureSet(x, y) if bool(present.all()) else FeatureSet(x[present], y[present])
 
 
 def pixel_side(images: int, image_size: int) -> int:

@@ -49,10 +49,10 @@ def check_shots(labels: Tensor, classes: Sequence[str], shots: Sequence[Shots]) 
             )
 
 
-def draw_shots(labels: Tensor, shots: Shots, seed: int, draw: int) -> Tensor:
-    """Indices of ``shots`` images of each class, [C * shots]; all indices for "all"."""
+def draw_shots(labels: Tensor, shots: Shots, seed: int, draw: int) -> Tensor | slice:
+    """Indices of ``shots`` images of each class, [C * shots]; a slice of everything for "all"."""
     if shots == "all":
-        return torch.arange(len(labels))
+        return slice(None)
     order = torch.randperm(len(labels), generator=rng.generator(seed, "shots", draw))
     mixed = labels[order]
     return torch.cat([order[mixed == label][:shots] for label in labels.unique()])

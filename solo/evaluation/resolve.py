@@ -31,7 +31,7 @@ def resolve_linear(cfg: DictConfig | Mapping[str, Any]) -> tuple[LinearConfig, E
     )
     tree |= {"pretrained": source, "image_size": encoder.image_size}
     if encoder.config is not None:
-        own = encoder.config.data.model_dump(mode="json")
+        own = encoder.config.data.model_dump(mode="json") | {"no_labels": False}
         given = tree.get("data") or {}
         same_set = given.get("dataset", own["dataset"]) == own["dataset"]
         tree["data"] = {**own, **given} if same_set else given

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from solo import distributed, rng
+from solo.backbones import freeze_unused
 from solo.config.evaluation import LinearConfig
 from solo.data import Batch
 from solo.evaluation.encoders import Encoder
@@ -54,7 +55,8 @@ class TrainedProbe(TrainingModule):
         self.head = head
         self.encoder.requires_grad_(self.trains_all)
         if self.trains_all:
-            freeze_unused(self.encoder)
+            blank = encoder.blank()
+            freeze_unused(self.encoder, lambda: self.encoder(blank))
         self.mix: v2.Transform | None = None
         kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
@@ -136,19 +138,3 @@ class TrainedProbe(TrainingModule):
                     }
                 )
         return groups
-
-
-def freeze_unused(encoder: Encoder) -> None:
-    """Parameters that do not enter the features no longer ask for a gradient.
-
-    A projector behind backbone features, say, or a ViT's last norm behind ``last_two_cls``:
-    DistributedDataParallel waits for the gradient of everything that asks for one.
-    """
-    was_training = encoder.training
-    parameters = [p for p in encoder.parameters() if p.requires_grad]
-    with torch.enable_grad():
-        features = encoder.eval()(encoder.blank())
-        found = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, found):
-        parameter.requires_grad_(gradient is not None)
-    encoder.train(was_training)

@@ -30,7 +30,8 @@ def label_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> 
             attribute: over yes and no).
     """
     if labels.ndim > 1:
-        targets = labels.clamp(min=0).to(logits.dtype).lerp(logits.new_tensor(0.5), label_smoothing)
+        targets = labels.clamp(min=0).to(logits.dtype)
+        targets = targets * (1 - label_smoothing) + label_smoothing / 2
         rows = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
         return (rows * has_label(labels)).sum()
     return F.cross_entropy(

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from solo import distributed, rng
-from solo.backbones import compile_calls
+from solo.backbones import compile_calls, freeze_unused
 from solo.config import ConfigError
 from solo.data import Batch
 from solo.losses.ijepa import draw_masks, ijepa_loss
@@ -135,8 +135,8 @@ class IJEPA(MomentumMethod):
                 f"method ijepa needs views of one size and 2 x 2 patches or more; crop_size is "
                 f"{sorted(sizes)} and the patch {patch[0]} px"
             )
-        # Of the pooled features alone, which the loss does not see: DDP waits for every gradient.
-        network.fc_norm.requires_grad_(False)
+        blank = torch.zeros(1, 3, size, size)  # the loss sees patches, not what pools them
+        freeze_unused(network, lambda: network.forward_features(blank))
         self.keep = KeepPatches(network.num_prefix_tokens)
         network.patch_drop = self.keep  # type: ignore[assignment]
         rng.seed_global(self.config.seed, "predictor")

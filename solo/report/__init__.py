@@ -15,6 +15,7 @@ from solo.backbones import without_weights
 from solo.config import ConfigError
 from solo.data import ImageData
 from solo.data.batches import SampleKey, ValidationViews
+from solo.evaluation.features import device
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report.metrics import Metrics, read_metrics
 from solo.report.pictures import (
@@ -125,7 +126,7 @@ def load_run(folder: Path) -> tuple[SSLMethod, ImageData]:
     method = build_method(config, data)
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     method.load_state_dict(content["state_dict"])
-    return method.eval(), data
+    return method.eval().to(device()), data
 
 
 @torch.no_grad()
@@ -139,8 +140,8 @@ def validation_features(method: SSLMethod, data: ImageData) -> Features | None:
     parts = []
     for start in range(0, count, 64):
         batch = views[[SampleKey(0, i) for i in picked[start : start + 64]]]
-        encoded = method.encode(batch.views)
-        parts.append((encoded.h[0], encoded.z[0], batch.labels))
+        encoded = method.encode([views.to(method.device) for views in batch.views])
+        parts.append((encoded.h[0].cpu(), encoded.z[0].cpu(), batch.labels))
     h, z, labels = (torch.cat(column) for column in zip(*parts))
     return Features(h, z, labels, picked)
 

@@ -148,9 +148,12 @@ def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | N
     picked = torch.linspace(0, len(data.val) - 1, min(count, len(data.val))).long().unique()
     images = views[[SampleKey(0, i) for i in picked.tolist()]].views[0][0]
     (maps,) = method.backbone.forward_intermediates(  # type: ignore[operator]
-        method.normalize(images), indices=1, output_fmt="NCHW", intermediates_only=True
+        method.normalize(images.to(method.device)),
+        indices=1,
+        output_fmt="NCHW",
+        intermediates_only=True,
     )
-    tokens = maps.permute(0, 2, 3, 1)  # [N, H, W, C]
+    tokens = maps.permute(0, 2, 3, 1).cpu()  # [N, H, W, C]
     flat = tokens.flatten(0, 2).float()
     centred = flat - flat.mean(0)
     q = min(3, *centred.shape)

@@ -93,6 +93,7 @@ class SafeCheckpointIO(CheckpointIO):
                 os.link(path, partial)
             except OSError:  # no hard links here
                 shutil.copyfile(path, partial)
+            kept.unlink(missing_ok=True)
             checksum_of(kept).write_text(f"{checksum_of(path).read_text().split()[0]}  {name}\n")
             partial.replace(kept)
         except OSError as error:

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from solo import distributed
-from solo.config import RunConfig, RunError
+from solo.config import ConfigError, RunConfig, RunError
 from solo.data import ImageData
 from solo.runs.checkpoint_files import LAST
 from solo.runs.dashboard import close_dashboard, open_dashboard
@@ -70,8 +70,15 @@ def agree_on_folder(config: RunConfig, trainer: pl.Trainer, console: Console) ->
         return handed_down
     if trainer.world_size > 1 and distributed.launched_by_cluster():
         trainer.strategy.setup_environment()  # brings up the process group
-        folder = choose() if trainer.is_global_zero else None
-        words = distributed.broadcast_object(folder.to_words() if folder else None)
+        folder, fault = None, None
+        if trainer.is_global_zero:
+            try:
+                folder = choose()
+            except ConfigError as error:
+                fault = str(error)
+        fault, words = distributed.broadcast_object((fault, folder.to_words() if folder else None))
+        if fault is not None:
+            raise ConfigError(fault)
         return folder or RunFolder.from_words(words)
     return choose()
 
@@ -110,7 +117,7 @@ def fit(
             say_how_to_go_on(console, interruption, folder)
         interruption.pass_on()
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = explain(error)
         if reason is None:
             raise
@@ -137,9 +144,11 @@ def how_to_go_on(folder: RunFolder) -> str:
     )
 
 
-def explain(error: RuntimeError) -> str | None:
-    """What happened, in a user's words, where an error of torch's tells of a lost process."""
+def explain(error: Exception) -> str | None:
+    """What happened, in a user's words, where an error of torch's tells it in its own."""
     text = str(error)
+    if "doesn't match the size of optimizer's group" in text:
+        return "The checkpoint's optimizer has other parameters: another version wrote it."
     if re.search(r"DataLoader worker .*(killed|exited unexpectedly)", text):
         return (
             "A loader process was killed, as happens when memory runs out; lower data.num_workers "

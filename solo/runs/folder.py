@@ -223,7 +223,8 @@ def _continue(
         other = _other_processes(sound, processes)
         if other is None:
             return RunFolder(path, sound, lease)
-        warn(f"{path} is not continued: it {other}.")
+        lease.release()
+        raise ConfigError(f"auto_resume: {path} {other}; with another ++name a new run begins")
     lease.release()
     return None
 

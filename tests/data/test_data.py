@@ -27,7 +27,7 @@ from solo.data import ImageData, Normalize
 from solo.data.batches import SampleKey, TrainingSampler, TrainingViews, ValidationSampler
 from solo.data.datasets import DATASETS, load_splits
 from solo.data.folders import imagenet100_classes
-from solo.data.sources import ArraySource, BadImageError, download_turn, take_fraction
+from solo.data.sources import ArraySource, BadImageError, fetched, take_fraction
 from solo.data.views import validation_transform
 
 
@@ -381,6 +381,11 @@ def test_linked_folders_are_entered(image_tree: Path, tmp_path: Path, script: An
     (image_tree / "train/n01558993/round").symlink_to(subset, target_is_directory=True)
     again = load_splits(data(dataset="custom", train_path=str(subset), no_labels=True), seed=0)
     assert len(again.train) == 22 and len(plain) == 16
+    for name in ("one", "two"):  # siblings that are one folder
+        (tmp_path / "links").mkdir(exist_ok=True)
+        (tmp_path / "links" / name).symlink_to(image_tree / "val", target_is_directory=True)
+    twice = data(dataset="custom", train_path=str(tmp_path / "links"), no_labels=True)
+    assert len(load_splits(twice, seed=0).train) == 9
     assert len({Path(again.train.where(i)).resolve() for i in range(22)}) == 22
 
 
@@ -425,26 +430,44 @@ def test_preloading_takes_the_data_once(form: str, tmp_path: Path, script: Any) 
     assert int(done.stdout.split()[-1]) < 1.2 * size
 
 
-def test_one_process_downloads_at_a_time(tmp_path: Path) -> None:
-    """The others wait, and find the data there."""
-    inside, most, fetched = [], [], []
+def test_one_process_downloads_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait, and find the data there; where it is, nobody waits."""
+    inside, most, started = [], [], []
+    monkeypatch.setenv("HOME", str(tmp_path))
     root = tmp_path / "new/root"
 
-    def start() -> None:
-        with download_turn(str(root), True):
+    def make(download: bool) -> str:
+        if download:
             inside.append(1)
             most.append(len(inside))
             if not (root / "data").exists():
                 time.sleep(0.2)
                 (root / "data").write_text("x")
-                fetched.append(1)
+                started.append(1)
             inside.pop()
+        elif not (root / "data").exists():
+            raise RuntimeError("not found")
+        return (root / "data").read_text()
 
-    threads = [threading.Thread(target=start) for _ in range(4)]
+    with pytest.raises(RuntimeError):
+        fetched("~/new/root", make, False)
+    threads = [threading.Thread(target=fetched, args=("~/new/root", make, True)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1] * 4 and fetched == [1]
-    with download_turn(str(tmp_path / "none"), False):
-        assert not (tmp_path / "none").exists()
+    assert set(most) == {1} and started == [1]
+    most.clear()
+    assert fetched("~/new/root", make, True) == "x" and not most
+
+
+def test_a_part_of_a_data_set_is_preloaded(image_tree: Path) -> None:
+    place = str(image_tree / "train")
+    parts = [
+        load_splits(data(dataset="custom", train_path=place, fraction=0.5, preload=p), 0).train
+        for p in (False, True)
+    ]
+    assert len(parts[0]) == len(parts[1]) == 12
+    assert parts[0].labels.tolist() == parts[1].labels.tolist() == sorted([0, 1, 2] * 4)
+    assert parts[1]._bytes is not None and parts[0]._bytes is None
+    assert all(torch.equal(parts[0].image(i), parts[1].image(i)) for i in range(12))

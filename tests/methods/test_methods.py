@@ -14,8 +14,9 @@ from helpers import cut_short, last, rows, state, tiny
 from torch import nn
 
 from solo.config import ConfigError
+from solo.data import ImageData
 from solo.evaluation.loading import load_encoder
-from solo.methods import METHODS, SSLMethod
+from solo.methods import METHODS, SSLMethod, build_method, resolve_config
 from solo.methods.dino import DINO, Prototypes
 from solo.methods.momentum import MomentumMethod
 from solo.pretrain import run
@@ -205,6 +206,18 @@ def test_ijepa_needs_patches(tmp_path: Path) -> None:
     views = [{"crop_size": 8}, {"crop_size": 6}]
     with pytest.raises(ConfigError, match="views of one size"):
         run(options(tmp_path, "ijepa", augmentations=views))
+
+
+@pytest.mark.parametrize("pool", ["avg", "map"])
+def test_ijepa_trains_what_its_loss_sees(pool: str, tmp_path: Path) -> None:
+    """What pools the patches has no gradient, and asks for none: DDP would wait for it."""
+    content = options(tmp_path, "ijepa")
+    content["backbone"]["kwargs"]["global_pool"] = pool
+    config = resolve_config(content)
+    method = build_method(config, ImageData(config))
+    free = [n for n, p in method.backbone.named_parameters() if not p.requires_grad]
+    assert free and all(name.startswith(("fc_norm", "attn_pool")) for name in free)
+    assert all(p.requires_grad for p in method.predictor.parameters())  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("method", "option"), [("ncl", "rep_relu"), ("vicreg", True)])

@@ -85,3 +85,8 @@ def test_who_started_this_process(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert distributed.launched_by_cluster() == expected
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("RANK", raising=False)
+    slurm = expected and "SLURM_NTASKS" in variables
+    assert distributed.is_first_launched() == slurm or "TORCHELASTIC_RUN_ID" in variables

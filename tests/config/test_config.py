@@ -13,7 +13,7 @@ from conftest import RECIPES, compose
 from omegaconf import OmegaConf
 
 from solo.config import Config, ConfigError, Section, declared_keys, resolve
-from solo.config.cli import force_overrides
+from solo.config.cli import arguments
 from solo.methods import METHODS, resolve_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,7 @@ def test_an_interpolation_that_fails_is_a_config_error() -> None:
 
 def test_overrides_without_plus_signs() -> None:
     words = ["a.b=1", "++c=2", "+d=3", "~e", "--config-name=x", "hydra/launcher=basic", "-m"]
-    assert force_overrides([*words, "hydra.mode=RUN"]) == ["++a.b=1", *words[1:], "hydra.mode=RUN"]
+    assert arguments([*words, "hydra.mode=RUN"]) == ["++a.b=1", *words[1:], "hydra.mode=RUN"]
 
 
 def sections(of: type[Section]) -> Iterator[type[Section]]:

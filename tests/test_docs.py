@@ -82,7 +82,7 @@ def test_every_run_that_is_named_can_be_run(words: list[str]) -> None:
         resolve_config(tree)
 
 
-DIGITS = [w for w in RUNS if w[0] == "main_pretrain.py" and "data.dataset=custom" not in w]
+DIGITS = [w for w in RUNS if w[0] == "main_pretrain.py"]
 DIGITS = [w for w in DIGITS if taken(w)[1] and not any("submitit" in word for word in w)]
 
 
@@ -97,6 +97,16 @@ def test_every_digits_run_that_is_named(
     command(*words, *small)
     count = max([word.count(",") + 1 for word in words if "=" in word] or [1])
     assert len(list(tmp_path.glob("*/*/report.html"))) >= count
+
+
+def test_own_images_as_the_readme_says(
+    image_tree: Path, tmp_path: Path, command: Callable[..., CompletedProcess[str]]
+) -> None:
+    (words,) = [w for w in RUNS if "scripts/pretrain/custom" in w]
+    words = [word.replace("PLACE", str(image_tree)) for word in words]
+    small = ["max_epochs=1", "limit_train_batches=1", "optimizer.batch_size=8", "accelerator=cpu"]
+    done = command(*words, *small, "devices=1", f"checkpoint.dir={tmp_path}/runs")
+    assert "resnet18" in done.stdout and list((tmp_path / "runs").glob("*/*/report.html"))
 
 
 def test_other_commands_exist() -> None:

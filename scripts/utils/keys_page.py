@@ -29,8 +29,9 @@ HEAD = """# Every key
 
 Written by `python scripts/utils/keys_page.py` from the schema, which is what checks a run. Any key
 can be given on the command line, `key=value`; a nested one with dots (`optimizer.lr=0.1`), an entry
-of a list by its number (`augmentations.0.crop_size=32`). Lists are written `[1,2]`, nothing is
-`null`.
+of a list by its number (`augmentations.0.crop_size=32`; each entry is set apart). Lists are written
+`[1,2]`, nothing is `null`. Defaults are the schema's: what a key is where the recipe says nothing.
+`python main_pretrain.py` alone runs a recipe, that of the digits, which says more.
 """
 
 

@@ -397,3 +397,18 @@ def test_the_number_of_processes_stays(tmp_path: Path) -> None:
         run(again)
     write_checkpoint(last(whole) | {"processes": 1}, path)
     assert run(again).folder == whole.folder  # nobody holds the folder
+
+
+def test_only_the_same_config_is_gone_on_with(tmp_path: Path) -> None:
+    """Another rate or length would be silently ignored: the checkpoint brings its schedule."""
+    content = tiny(tmp_path, max_epochs=2, limit_train_batches=2, checkpoint={"keep_prev": True})
+    whole = run(content)
+    for name, over, words in (
+        ("epoch_0000", {"optimizer": {"lr": 1e-5}}, r"another config: optimizer\.lr \(0\.004, now"),
+        ("epoch_0000", {"max_epochs": 4}, r"max_epochs \(2, now 4\)"),
+        ("last", {}, "is complete: all of its 2 epochs are done"),
+    ):
+        path = str(whole.folder / f"checkpoints/{name}.ckpt")
+        with pytest.raises(ConfigError, match=words):
+            run(merged(content, {**over, "resume_from_checkpoint": path}))
+    assert len(list(tmp_path.glob("*/*"))) == 1

@@ -142,18 +142,15 @@ def choose_folder(config: RunConfig, warn: Callable[[str], None], processes: int
         processes: how many will train.
 
     Raises:
-        ConfigError: where the checkpoint to resume from is not there, damaged, or saved by another
-            number of processes.
+        ConfigError: where the checkpoint to resume from is not there, damaged, complete, or of
+            another config or number of processes.
     """
     parent = Path(config.checkpoint.dir) / config.kind
     if config.resume_from_checkpoint:
         checkpoint = Path(config.resume_from_checkpoint).expanduser()
         if not checkpoint.is_file():
             raise ConfigError(f"resume_from_checkpoint: there is no file {checkpoint}")
-        read_checkpoint(checkpoint)  # says what is wrong with it, before anything is built
-        other = _other_processes(checkpoint, processes)
-        if other:
-            raise ConfigError(f"resume_from_checkpoint: {checkpoint} {other}")
+        _check_continuation(checkpoint, config, processes)
         return _new_folder(parent, config.name, checkpoint)
     if config.auto_resume.enabled:
         times = {
@@ -182,6 +179,24 @@ def _new_folder(parent: Path, name: str, resume_from: Path | None = None) -> Run
             return RunFolder(path, resume_from, lease)
 
 
+def _check_continuation(checkpoint: Path, config: RunConfig, processes: int) -> None:
+    """Whether a run can go on from this file, before anything is built.
+
+    Raises:
+        ConfigError: where it cannot; see :func:`choose_folder`.
+    """
+    content = read_checkpoint(checkpoint)
+    fault = _other_processes(checkpoint, processes)
+    differences = _differences(config.to_dict(), content.get("config", config.to_dict()))
+    if differences:
+        fault = f"is of another config: {', '.join(differences)}. Give the run's own config"
+    fit = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
+    if fit.get("current", {}).get("processed", 0) >= config.max_epochs:
+        fault = f"is complete: all of its {config.max_epochs} epochs are done"
+    if fault:
+        raise ConfigError(f"resume_from_checkpoint: {checkpoint} {fault}")
+
+
 def _other_processes(checkpoint: Path, processes: int) -> str | None:
     """Why these processes cannot go on from a checkpoint, None where they can."""
     saved_by = processes_of(checkpoint)
@@ -202,7 +217,11 @@ def _continue(
     if facts.get("status", "finished") == "finished":
         return None
     own_job = slurm_job() is not None and facts.get("slurm_job") == slurm_job()
-    differences = _differences(config, path)
+    try:
+        saved = yaml.safe_load((path / "config.yaml").read_text())
+        differences = _differences(config.to_dict(), saved)
+    except (OSError, yaml.YAMLError):
+        differences = ["config.yaml, which cannot be read"]
     if differences:
         warn(f"{path} is not continued: another {', '.join(differences)}.")
         return None
@@ -248,13 +267,9 @@ def _replace(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _differences(config: RunConfig, folder: Path) -> list[str]:
-    """Keys of another value in the folder's config that change what comes out."""
-    try:
-        saved = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError):
-        return ["config.yaml, which cannot be read"]
-    ours, theirs = (_flat(tree) for tree in (config.to_dict(), saved))
+def _differences(config: dict[str, Any], saved: dict[str, Any]) -> list[str]:
+    """Keys of another value in a saved config that change what comes out."""
+    ours, theirs = _flat(config), _flat(saved)
     return sorted(
         f"{key} ({theirs.get(key)}, now {ours.get(key)})"
         for key in {*ours, *theirs}

@@ -186,15 +186,15 @@ def _check_continuation(checkpoint: Path, config: RunConfig, processes: int) -> 
         ConfigError: where it cannot; see :func:`choose_folder`.
     """
     content = read_checkpoint(checkpoint)
-    fault = _other_processes(checkpoint, processes)
+    faults = [fault] if (fault := _other_processes(checkpoint, processes)) else []
     differences = _differences(config.to_dict(), content.get("config", config.to_dict()))
     if differences:
-        fault = f"is of another config: {', '.join(differences)}. Give the run's own config"
+        faults.append(f"is of another config: {', '.join(differences)}. Give the run's own config")
     fit = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
     if fit.get("current", {}).get("processed", 0) >= config.max_epochs:
-        fault = f"is complete: all of its {config.max_epochs} epochs are done"
-    if fault:
-        raise ConfigError(f"resume_from_checkpoint: {checkpoint} {fault}")
+        faults.append(f"is complete: all of its {config.max_epochs} epochs are done")
+    if faults:
+        raise ConfigError(f"resume_from_checkpoint: {checkpoint} {'; and it '.join(faults)}")
 
 
 def _other_processes(checkpoint: Path, processes: int) -> str | None:

@@ -49,10 +49,10 @@ def check_shots(labels: Tensor, classes: Sequence[str], shots: Sequence[Shots]) 
             )
 
 
-def draw_shots(labels: Tensor, shots: Shots, seed: int, draw: int) -> Tensor | slice:
-    """Indices of ``shots`` images of each class, [C * shots]; a slice of everything for "all"."""
+def draw_shots(labels: Tensor, shots: Shots, seed: int, draw: int) -> Tensor:
+    """Indices of ``shots`` images of each class, [C * shots]; all indices for "all"."""
     if shots == "all":
-        return slice(None)
+        return torch.arange(len(labels))
     order = torch.randperm(len(labels), generator=rng.generator(seed, "shots", draw))
     mixed = labels[order]
     return torch.cat([order[mixed == label][:shots] for label in labels.unique()])
@@ -74,7 +74,10 @@ def few_shot(
     """
     found = []
     for draw in range(1 if shots == "all" else draws):
-        picked = draw_shots(train.labels, shots, seed, draw)
-        classifier = fit_logistic(train.x[picked], train.labels[picked], num_classes, l2)
+        x, labels = train  # all of them: no copy
+        if shots != "all":
+            picked = draw_shots(train.labels, shots, seed, draw)
+            x, labels = x[picked], labels[picked]
+        classifier = fit_logistic(x, labels, num_classes, l2)
         found.append(accuracy(classifier.scores(val.x), val.labels))
     return Score(mean(found), pstdev(found) if len(found) > 1 else None)

@@ -10,16 +10,17 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from solo import distributed, rng
-from solo.callbacks import Checkpoints, HealthMonitor, RunProgress
-from solo.config import ConfigError
+from solo.callbacks import watching
+from solo.config import ConfigError, check, plain_tree
 from solo.config.evaluation import LinearConfig
 from solo.data import ImageData
 from solo.evaluation.encoders import Encoder
 from solo.evaluation.modes import MODES
-from solo.evaluation.resolve import resolve_linear
 from solo.evaluation.table import write_table
 from solo.evaluation.training import TrainedProbe
-from solo.runs import build_trainer, choose_folder, fit, loggers, prepare, run_folder
+from solo.optim import OPTIMIZER_KWARGS
+from solo.runs import Run, choose_folder, prepare
+from solo.runs.networks import load_encoder, newest_run
 
 
 class Result(NamedTuple):
@@ -68,22 +69,57 @@ def _train(
     if data.num_classes < 2:
         raise ConfigError(f"{config.data.dataset} has {data.num_classes} class; two are needed")
     probe = TrainedProbe(config, encoder, data.num_classes, data.multilabel)
-    trainer, io = build_trainer(config, data, options, console)
-    trainer.log_every_n_steps = data.logging_interval(  # type: ignore[attr-defined]
-        config.logging_interval, trainer.world_size
-    )
-    with run_folder(config, trainer, console) as folder:
-        console.print(f"folder: {folder.path}", soft_wrap=True)
-        saving = Checkpoints(config, folder.checkpoints, io, console)
-        trainer.callbacks += [HealthMonitor(), saving, RunProgress(console, sparse=False)]  # type: ignore[attr-defined]
-        trainer.loggers = loggers(config, folder, trainer.is_global_zero, console)
-        fit(trainer, probe, data, folder, console, "main_linear.py")
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row: dict[str, Any] = {"model": encoder.name, "mode": config.mode}
+    with Run.start(config, data, console, options, config.logging_interval) as current:
+        console.print(f"folder: {current.folder.path}", soft_wrap=True)
+        current.fit(probe, watching(current, sparse=False), "main_linear.py")
+        metrics = current.saved.metrics.last()
         names = ("val_acc1", "val_acc5", "val_map")
-        row |= {name: metrics[name] for name in names if name in metrics}
-        rows = [row]
-        if trainer.is_global_zero:
-            write_table(folder.path, rows, console)
-            folder.finish()
-    return Result(folder.path, rows)
+        found = {name: metrics[name] for name in names if name in metrics}
+        rows: list[dict[str, Any]] = [{"model": encoder.name, "mode": config.mode, **found}]
+        if current.is_first:
+            write_table(current.folder.path, rows, console)
+            current.folder.finish()
+    return Result(current.folder.path, rows)
+
+
+def resolve_linear(cfg: DictConfig | Mapping[str, Any]) -> tuple[LinearConfig, Encoder]:
+    """The checked config, and the network it names.
+
+    What the config leaves open follows the network's own run: the data, and the size of images.
+
+    Raises:
+        ConfigError: listing every fault found.
+    """
+    tree = plain_tree(cfg)
+    config = _check(tree)
+    source = config.pretrained or str(newest_run(Path(config.checkpoint.dir)))
+    encoder = load_encoder(
+        source, features=config.features, backbone=config.backbone, image_size=config.image_size
+    )
+    tree |= {"pretrained": source, "image_size": encoder.image_size}
+    if encoder.config is not None:
+        own = encoder.config.data.model_dump(mode="json") | {"no_labels": False}
+        given = tree.get("data") or {}
+        same_set = given.get("dataset", own["dataset"]) == own["dataset"]
+        tree["data"] = {**own, **given} if same_set else given
+    if "augmentations" not in tree:
+        tree["augmentations"] = [_crop_and_flip(config, encoder)]
+    return _check(tree), encoder
+
+
+def _crop_and_flip(config: LinearConfig, encoder: Encoder) -> dict[str, Any]:
+    """Training images: as the network's own run crops and flips them, without change of colour."""
+    recipe = config.augmentations[0].model_dump(mode="json")
+    if encoder.config is not None:
+        entries = encoder.config.augmentations
+        own = next((entry for entry in entries if entry.rrc.enabled), entries[0])
+        for key in ("rrc", "horizontal_flip"):
+            recipe[key] = getattr(own, key).model_dump(mode="json")
+    return {**recipe, "crop_size": encoder.image_size}
+
+
+def _check(tree: dict[str, Any]) -> LinearConfig:
+    optimizer = tree.get("optimizer") or {}
+    name = optimizer.get("name", "sgd") if isinstance(optimizer, Mapping) else "sgd"
+    sections = {"optimizer.kwargs": OPTIMIZER_KWARGS[name]} if name in OPTIMIZER_KWARGS else {}
+    return check(tree, LinearConfig, sections)

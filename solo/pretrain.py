@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,19 +11,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from solo.callbacks import (
-    Checkpoints,
-    HealthMonitor,
-    KNNMonitor,
-    RunProgress,
-    SparsityMonitor,
-)
+from solo.callbacks import KNNMonitor, SparsityMonitor, watching
 from solo.config import Config
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report import write_report
-from solo.runs import RunFolder, build_trainer, fit, loggers, prepare, run_folder
-from solo.runs.checkpoint_files import SafeCheckpointIO
+from solo.runs import Run, RunFolder, prepare
 
 
 class Result(NamedTuple):
@@ -46,34 +38,22 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     method = build_method(config, data)
     if config.compile:
         method.compile_networks()
-    trainer, io = build_trainer(config, data, options, console)
-    trainer.log_every_n_steps = data.logging_interval(  # type: ignore[attr-defined]
-        config.method_kwargs.logging_interval, trainer.world_size
-    )
-    with run_folder(config, trainer, console) as folder:
+    interval = config.method_kwargs.logging_interval
+    with Run.start(config, data, console, options, interval) as current:
+        folder = current.folder
         announce(console, config, method, data, folder)
-        trainer.callbacks += callbacks(config, data, folder, io, console)  # type: ignore[attr-defined]
-        trainer.loggers = loggers(config, folder, trainer.is_global_zero, console)
-        started = time.monotonic()
-        fit(trainer, method, data, folder, console, "main_pretrain.py")
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if trainer.is_global_zero:
-            folder.finish()
-            seconds = time.monotonic() - started
-            report(console, folder)
-            summarize(console, metrics, folder, seconds, method.kwargs.is_rectified)
+        own: list[pl.Callback] = [SparsityMonitor()]
+        if config.knn_eval.enabled and data.num_classes and not data.multilabel:
+            own.append(KNNMonitor(config, data.num_classes))
+        sparse = method.kwargs.is_rectified
+        current.fit(method, watching(current, own, sparse=sparse), "main_pretrain.py")
+        metrics = current.saved.metrics.last()
+        if current.is_first:
+            if folder.done != "finished":
+                report(console, folder)
+                folder.finish()
+            summarize(console, metrics, folder, current.seconds(), sparse)
     return Result(folder.path, metrics)
-
-
-def callbacks(
-    config: Config, data: ImageData, folder: RunFolder, io: SafeCheckpointIO, console: Console
-) -> list[pl.Callback]:
-    """What watches the run."""
-    chosen: list[pl.Callback] = [HealthMonitor(), SparsityMonitor()]
-    if config.knn_eval.enabled and data.num_classes and not data.multilabel:
-        chosen.append(KNNMonitor(config, data.num_classes))
-    saving = Checkpoints(config, folder.checkpoints, io, console)
-    return [*chosen, saving, RunProgress(console, config.method_kwargs.is_rectified)]
 
 
 def announce(

@@ -23,8 +23,8 @@ from solo.config.schema import Data
 from solo.data.datasets import load_splits
 from solo.evaluation import features
 from solo.evaluation.features import Pixels, extract, pixel_side
-from solo.evaluation.resolve import resolve_linear
 from solo.evaluation.training import TrainedProbe
+from solo.linear import resolve_linear
 from solo.losses import supervised_loss
 from solo.pretrain import run as pretrain
 from solo.runs import RunInterrupted

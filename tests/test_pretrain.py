@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import write_images
-from helpers import last, merged, rows, slow, state, tiny, words_of
+from helpers import cut_short, last, merged, rows, slow, state, tiny, words_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from solo.config import ConfigError
@@ -412,3 +412,45 @@ def test_only_the_same_config_is_gone_on_with(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=words):
             run(merged(content, {**over, "resume_from_checkpoint": path}))
     assert len(list(tmp_path.glob("*/*"))) == 1
+
+
+def test_what_is_left_after_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Killed while the report was made, the same command makes the report and does not train."""
+    content = tiny(tmp_path, max_epochs=1, limit_train_batches=2, auto_resume={"enabled": True})
+    with monkeypatch.context() as patch:
+
+        def dies(_: Path) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("solo.pretrain.write_report", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(content)
+    (folder,) = tmp_path.glob("*/*")
+    assert RunFolder(folder).facts()["status"] == "trained"
+    before = (folder / "checkpoints/last.ckpt").read_bytes()
+    capfd.readouterr()
+    again = run(content)
+    said = capfd.readouterr().out
+    assert "Training was done before; the results are left" in said and "kNN, backbone" in said
+    assert again.folder == folder and (folder / "report.html").is_file()
+    assert again.metrics["val_acc1"] == float(rows(folder)[-1]["val_acc1"])
+    assert (folder / "checkpoints/last.ckpt").read_bytes() == before
+    assert RunFolder(folder).facts()["status"] == "finished"
+    # Finished, the command given again wishes for a new run; but not within the same Slurm job.
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setattr("solo.distributed.launched_by_cluster", lambda: False)
+    RunFolder(folder).note(slurm_job="17")
+    same = run(content)
+    assert same.folder == folder and "nothing is left" in capfd.readouterr().out
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert run(content).folder != folder
+
+
+def test_training_time_counts_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = tiny(tmp_path, max_epochs=2, auto_resume={"enabled": True})
+    folder = cut_short(monkeypatch, content, 7)
+    first = read_checkpoint(folder / "checkpoints/last.ckpt")["seconds"]
+    whole = last(run(content))["seconds"]
+    assert 0 < first < whole < first + 60

@@ -25,7 +25,7 @@ from rich.progress import track
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from solo.report.metrics import read_metrics
+from solo.runs import SavedRun
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,10 +60,10 @@ def measure(recipe: str, seed: int, epochs: int, work: Path) -> dict[str, float]
     measures_floors = any(recipe == other for other, _ in FLOORS.values())
     _call("main_linear.py", *place, f"few_shot.baselines={measures_floors}")
     table = json.loads(next(folder.glob("linear/*/results.json")).read_text())
-    metrics = read_metrics(run)
+    last = SavedRun(run).metrics.last()
     row: dict[str, float] = {"minutes": minutes}
-    row["kNN"] = float(metrics["val_knn_acc1"][-1, 1])
-    row["l0"] = float(metrics["val_l0_sparsity_metric"][-1, 1])
+    row["kNN"] = last["val_knn_acc1"]
+    row["l0"] = last["val_l0_sparsity_metric"]
     for entry in table:
         shots = {1: "1 shot", 10: "10 shots"}.get(entry["shots"], "all")
         prefix = "" if entry["model"] == run.name else f"{entry['model']}/"

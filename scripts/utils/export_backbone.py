@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from solo.backbones import SMALL_IMAGE, library_call, without_weights
 from solo.config import RunError
 from solo.data.datasets import dataset_spec
-from solo.evaluation.loading import load_encoder
+from solo.runs.networks import load_encoder
 
 LOADER = '''"""load(folder) -> the network; needs timm or torchvision, nothing else."""
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from solo.config import RunError
 from solo.data.folders import unlabelled_tree
 from solo.evaluation.features import feature_batches
-from solo.evaluation.loading import load_encoder
+from solo.runs.networks import load_encoder
 
 
 def main() -> None:

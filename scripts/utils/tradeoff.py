@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from solo.report.metrics import Metrics, read_metrics
+from solo.runs.saved import Metrics, SavedRun
 
 L0 = "val_l0_sparsity_metric"
 
@@ -56,14 +54,11 @@ NOT_OF_THE_LOSS = (
 
 def read_run(folder: Path, metric: str) -> Run | None:
     """A run from its folder, None for one that is unfinished or no pretraining run."""
-    try:
-        facts = json.loads((folder / "environment.json").read_text())
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, ValueError):
+    saved = SavedRun(folder)
+    if saved.facts.get("status") != "finished" or "method" not in saved.config:
         return None
-    if facts.get("status") != "finished" or "method" not in config:
-        return None
-    metrics = read_metrics(folder)
+    config, metrics = saved.config, saved.metrics
+    last = metrics.last()
     kwargs = config["method_kwargs"]
     sparse = "expected_l0" in metrics
     return Run(
@@ -72,9 +67,9 @@ def read_run(folder: Path, metric: str) -> Run | None:
         config["data"]["dataset"],
         kwargs.get("mean_shift_value") if sparse and kwargs.get("target_l0") is None else None,
         kwargs.get("lp_norm_parameter") if sparse else None,
-        _last(metrics, "expected_l0"),
-        _last(metrics, L0),
-        _last(metrics, metric),
+        last.get("expected_l0"),
+        last.get(L0),
+        last.get(metric),
         _recent_loss(metrics, config["method"]),
         ", ".join(
             [
@@ -83,10 +78,6 @@ def read_run(folder: Path, metric: str) -> Run | None:
             ]
         ),
     )
-
-
-def _last(metrics: Metrics, name: str) -> float | None:
-    return float(metrics[name][-1, 1]) if name in metrics else None
 
 
 def _recent_loss(metrics: Metrics, method: str) -> float | None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from solo import distributed
 from solo.config import RunConfig
 from solo.runs.checkpoint_files import LAST, SafeCheckpointIO
-from solo.runs.fit import Handler, RunInterrupted
+from solo.runs.run import Handler, RunInterrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # submitit's signal before a job's end: heeded where it listens, which requeues the job.
@@ -42,7 +42,8 @@ class Checkpoints(pl.Callback):
     ) -> None:
         self.config, self.folder, self.io, self.console = config, folder, io, console
         self._saved_step = -1
-        self._saved_at = time.monotonic()
+        self._saved_at = self._started = time.monotonic()
+        self._seconds_before = 0.0
         self._received = 0
         self._save_now = False
         self._agreed = _GO_ON
@@ -56,7 +57,8 @@ class Checkpoints(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to signals, in place of Lightning."""
-        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._saved_step = trainer.global_step
+        self._saved_at = self._started = time.monotonic()
         for number in {*SIGNALS, *self._launcher}:
             try:
                 self._handlers[number] = signal.signal(number, self._on_signal)
@@ -66,9 +68,16 @@ class Checkpoints(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the config, and how many processes there are."""
+        """Add the config, how many processes there are, and for how long they have trained."""
+        checkpoint["seconds"] = self._seconds_before + time.monotonic() - self._started
         checkpoint["config"] = self.config.to_dict()
         checkpoint["processes"] = distributed.world_size()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Earlier parts of the run count too."""
+        self._seconds_before = checkpoint.get("seconds", 0.0)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, idx: int

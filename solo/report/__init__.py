@@ -8,16 +8,13 @@ import io
 from pathlib import Path
 
 import torch
-import yaml
 from matplotlib.figure import Figure
 
 from solo.backbones import without_weights
-from solo.config import ConfigError
 from solo.data import ImageData
 from solo.data.batches import SampleKey, ValidationViews
 from solo.evaluation.features import device
 from solo.methods import SSLMethod, build_method, resolve_config
-from solo.report.metrics import Metrics, read_metrics
 from solo.report.pictures import (
     Features,
     activations,
@@ -29,6 +26,7 @@ from solo.report.pictures import (
     sparsity_curves,
     view_grid,
 )
+from solo.runs.saved import Metrics, SavedRun
 
 MOST_IMAGES = 2000  # validation images that are looked at
 
@@ -47,8 +45,9 @@ def write_report(folder: Path) -> Path:
     Raises:
         ConfigError: for a folder that is not a run's.
     """
-    metrics = read_metrics(folder)
-    method, data = load_run(folder)
+    saved = SavedRun(folder)
+    metrics = saved.metrics
+    method, data = load_run(saved)
     features = validation_features(method, data)
     sections = [
         ("Losses", "Values of single steps.", loss_curves(metrics)),
@@ -109,23 +108,19 @@ def write_report(folder: Path) -> Path:
     return target_file
 
 
-def load_run(folder: Path) -> tuple[SSLMethod, ImageData]:
+def load_run(run: SavedRun) -> tuple[SSLMethod, ImageData]:
     """The trained method (in evaluation mode) and its data.
 
     Raises:
         ConfigError: for a folder without a config or checkpoint.
     """
-    checkpoint = folder / "checkpoints/last.ckpt"
-    if not checkpoint.is_file() or not (folder / "config.yaml").is_file():
-        raise ConfigError(f"{folder} is not a run's folder: it lacks config.yaml or {checkpoint}")
-    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    saved, state = run.config, run.checkpoint()
     saved["data"]["preload"] = False
     saved["backbone"]["kwargs"] = without_weights(saved["backbone"]["kwargs"])
     config = resolve_config(saved)
     data = ImageData(config)
     method = build_method(config, data)
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    method.load_state_dict(content["state_dict"])
+    method.load_state_dict(state["state_dict"])
     return method.eval().to(device()), data
 
 

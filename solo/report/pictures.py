@@ -15,7 +15,7 @@ from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
 from solo.distributions import GeneralizedGaussian
 from solo.evaluation.knn import nearest
 from solo.methods import SSLMethod
-from solo.report.metrics import Metrics
+from solo.runs.saved import Metrics
 
 COLOURS = ["#2a6f97", "#e07a5f", "#3d9970", "#8d6a9f", "#b8860b", "#555555"]
 

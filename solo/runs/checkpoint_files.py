@@ -189,10 +189,9 @@ def newest_sound(folder: Path, warn: Callable[[str], None]) -> Path | None:
     return None
 
 
-def processes_of(path: Path) -> int | None:
-    """By how many processes a checkpoint was saved; None for files that do not say so."""
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return content.get("processes")
+def read_fact(path: Path, name: str) -> Any:
+    """One entry of a sound checkpoint, such as "processes"; None for files that lack it."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(name)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import struct
 import urllib.error
@@ -16,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from solo.config import RunConfig
 from solo.runs.folder import RunFolder
+from solo.runs.saved import SavedRun
 
 
 class Dashboard(WandbLogger):
@@ -45,7 +45,7 @@ class Dashboard(WandbLogger):
             config=config.to_dict(),
         )
         self._wandb_init.pop("anonymous", None)  # wandb warns of it, even of None
-        self._table = folder.path / "metrics.csv"
+        self._saved = SavedRun(folder.path)
         offline = (file for file in folder.path.glob("wandb/offline-run-*/*.wandb"))
         self._next = max((step + 1 for file in offline for step in logged_steps(file)), default=0)
         self._is_first = True
@@ -62,14 +62,11 @@ class Dashboard(WandbLogger):
 
     def _fill_in(self, end: int) -> None:
         """Rows of metrics.csv before ``end``."""
-        if not self._table.exists():
-            return
-        with self._table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                step = int(row["step"])
-                if step < end:
-                    known = {name: value for name, value in row.items() if value}
-                    self._log({name: float(v) for name, v in known.items() if name != "step"}, step)
+        for row in self._saved.rows():
+            step = int(row["step"])
+            if step < end:
+                known = {name: value for name, value in row.items() if value and name != "step"}
+                self._log({name: float(value) for name, value in known.items()}, step)
 
     def _log(self, metrics: Mapping[str, float], step: int) -> None:
         if step >= self._next:

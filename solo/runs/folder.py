@@ -20,8 +20,9 @@ import torch
 import yaml
 
 from solo.config import ConfigError, RunConfig
-from solo.runs.checkpoint_files import newest_sound, processes_of, read_checkpoint
+from solo.runs.checkpoint_files import newest_sound, read_checkpoint, read_fact
 from solo.runs.lease import Lease, claim, slurm_job
+from solo.runs.saved import SavedRun
 
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
 
@@ -36,12 +37,18 @@ class RunFolder:
         path: the folder.
         resume_from: a checkpoint to continue from, None for a fresh start.
         lease: this process's claim on the folder; only the process that chose it has one.
+        done: "trained" where training is over and the results are left, "finished" where those
+            are there too, empty otherwise.
     """
 
     def __init__(
-        self, path: Path, resume_from: Path | None = None, lease: Lease | None = None
+        self,
+        path: Path,
+        resume_from: Path | None = None,
+        lease: Lease | None = None,
+        done: str = "",
     ) -> None:
-        self.path = path
+        self.path, self.done = path, done
         self.resume_from = resume_from
         self.lease = lease
 
@@ -53,13 +60,14 @@ class RunFolder:
     @classmethod
     def from_words(cls, words: list[str | None]) -> RunFolder:
         """See :meth:`to_words`."""
-        path, resume_from = words
+        path, resume_from, done = words
         assert path is not None
-        return cls(Path(path), Path(resume_from) if resume_from else None)
+        return cls(Path(path), Path(resume_from) if resume_from else None, done=done or "")
 
     def to_words(self) -> list[str | None]:
         """What another process of the same run needs to know."""
-        return [str(self.path.absolute()), str(self.resume_from) if self.resume_from else None]
+        start = str(self.resume_from) if self.resume_from else None
+        return [str(self.path.absolute()), start, self.done]
 
     @classmethod
     def handed_down(cls) -> RunFolder | None:
@@ -89,7 +97,7 @@ class RunFolder:
             _replace(self.path / "config.yaml", text)
             self.note(
                 **describe_environment(),
-                status="running",
+                status=self.done or "running",
                 started=known.get("started", _now()),
                 continued=[*known["continued"], _now()] if "continued" in known else [],
                 finished=None,
@@ -97,11 +105,7 @@ class RunFolder:
 
     def facts(self) -> dict[str, Any]:
         """What environment.json says; nothing where there is none."""
-        try:
-            content: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return content
+        return SavedRun(self.path).facts
 
     def note(self, **facts: Any) -> None:
         """Add facts to environment.json."""
@@ -199,7 +203,7 @@ def _check_continuation(checkpoint: Path, config: RunConfig, processes: int) -> 
 
 def _other_processes(checkpoint: Path, processes: int) -> str | None:
     """Why these processes cannot go on from a checkpoint, None where they can."""
-    saved_by = processes_of(checkpoint)
+    saved_by = read_fact(checkpoint, "processes")
     if saved_by in (None, processes):
         return None
     return (
@@ -213,39 +217,64 @@ def _continue(
     path: Path, saved_at: float, config: RunConfig, warn: Callable[[str], None], processes: int
 ) -> RunFolder | None:
     """An unfinished run, claimed, if it can be continued with this config."""
+    obstacle = _obstacle(path, saved_at, config)
+    if obstacle is None:
+        with _writable(path):
+            lease = claim(path)
+        if isinstance(lease, Lease):
+            return _claimed(path, lease, warn, processes)
+        obstacle = f"{lease} is running it"
+    if obstacle:
+        warn(f"{path} is not continued: {obstacle}.")
+    return None
+
+
+def _obstacle(path: Path, saved_at: float, config: RunConfig) -> str | None:
+    """Why a run is not continued; empty where that is not worth saying, None where it can be."""
     facts = RunFolder(path).facts()
-    if facts.get("status", "finished") == "finished":
-        return None
-    own_job = slurm_job() is not None and facts.get("slurm_job") == slurm_job()
+    finished = facts.get("status", "finished") == "finished"
+    if finished and not _is_own_job(facts):  # given again, the command wishes for a new run
+        return ""
     try:
-        saved = yaml.safe_load((path / "config.yaml").read_text())
-        differences = _differences(config.to_dict(), saved)
-    except (OSError, yaml.YAMLError):
+        differences = _differences(config.to_dict(), SavedRun(path).config)
+    except ConfigError:
         differences = ["config.yaml, which cannot be read"]
     if differences:
-        warn(f"{path} is not continued: another {', '.join(differences)}.")
-        return None
+        return "" if finished else f"another {', '.join(differences)}"
     hours = (time.time() - saved_at) / 3600
-    if hours > config.auto_resume.max_hours and not own_job:  # a queue may be long
-        warn(
-            f"{path} is not continued: it was saved {hours:.0f} hours ago; it would be with "
-            f"++auto_resume.max_hours={hours + 1:.0f}."
+    if hours > config.auto_resume.max_hours and not _is_own_job(facts):  # a queue may be long
+        return (
+            f"it was saved {hours:.0f} hours ago; it would be with "
+            f"++auto_resume.max_hours={hours + 1:.0f}"
         )
-        return None
-    with _writable(path):
-        lease = claim(path)
-    if isinstance(lease, str):
-        warn(f"{path} is not continued: {lease} is running it.")
-        return None
-    sound = newest_sound(path / "checkpoints", warn)
-    if sound is not None and RunFolder(path).facts().get("status") != "finished":
-        other = _other_processes(sound, processes)
-        if other is None:
-            return RunFolder(path, sound, lease)
-        lease.release()
-        raise ConfigError(f"auto_resume: {path} {other}; with another ++name a new run begins")
-    lease.release()
     return None
+
+
+def _claimed(
+    path: Path, lease: Lease, warn: Callable[[str], None], processes: int
+) -> RunFolder | None:
+    """What is left of a run that is ours; None (and nobody's) where there is nothing to go on from.
+
+    Raises:
+        ConfigError: where another number of processes saved it.
+    """
+    facts = RunFolder(path).facts()  # somebody may have ended it meanwhile
+    status = facts.get("status", "")
+    if status == "trained" or (status == "finished" and _is_own_job(facts)):
+        return RunFolder(path, None, lease, status)
+    sound = None if status == "finished" else newest_sound(path / "checkpoints", warn)
+    other = _other_processes(sound, processes) if sound else None
+    if sound and not other:
+        return RunFolder(path, sound, lease)
+    lease.release()
+    if other:
+        raise ConfigError(f"auto_resume: {path} {other}; with another ++name a new run begins")
+    return None
+
+
+def _is_own_job(facts: dict[str, Any]) -> bool:
+    """Whether a run belongs to the Slurm job that this process is in."""
+    return slurm_job() is not None and facts.get("slurm_job") == slurm_job()
 
 
 @contextlib.contextmanager

@@ -15,11 +15,11 @@ from torch import nn
 
 from solo.config import ConfigError
 from solo.data import ImageData
-from solo.evaluation.loading import load_encoder
 from solo.methods import METHODS, SSLMethod, build_method, resolve_config
 from solo.methods.dino import DINO, Prototypes
 from solo.methods.momentum import MomentumMethod
 from solo.pretrain import run
+from solo.runs.networks import load_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,8 +19,8 @@ from helpers import tiny
 from PIL import Image
 
 from solo.data.views import validation_transform
-from solo.evaluation.loading import load_encoder
 from solo.pretrain import run
+from solo.runs.networks import load_encoder
 
 Command = Callable[..., CompletedProcess[str]]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import timm
 import torch
-import yaml
 from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
@@ -21,6 +20,8 @@ from solo.data import Normalize
 from solo.data.datasets import IMAGENET_MEAN, IMAGENET_STD, dataset_spec
 from solo.evaluation.encoders import Encoder, FeatureName
 from solo.methods import resolve_config
+from solo.runs.checkpoint_files import fault_of
+from solo.runs.saved import SavedRun
 
 
 def load_encoder(
@@ -44,11 +45,8 @@ def load_encoder(
     """
     path = Path(source).expanduser()
     if (path / "config.yaml").is_file():
-        checkpoint = path / "checkpoints/last.ckpt"
-        if not checkpoint.is_file():
-            raise ConfigError(f"pretrained: the run {path} has no checkpoint yet ({checkpoint})")
-        saved = yaml.safe_load((path / "config.yaml").read_text())
-        return _ours(_read(checkpoint), saved, checkpoint, features, image_size)
+        run = SavedRun(path)
+        return _ours(run.checkpoint(), run.config, path, features, image_size)
     if (path / "backbone.json").is_file():
         facts = json.loads((path / "backbone.json").read_text())
         kwargs = without_weights(facts["kwargs"])
@@ -119,6 +117,8 @@ def _read(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: for a damaged file, or one that carries code (which is not run).
     """
+    if fault := fault_of(path):
+        raise ConfigError(f"{path} cannot be used: {fault}")
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
@@ -153,7 +153,9 @@ def _ours(
             if name.startswith(part)
         }
         load_weights(module, state, path)
-    name = path.parents[1].name if path.name.endswith(".ckpt") else path.stem
+    name = path.name if path.is_dir() else path.stem
+    if path.parent.name == "checkpoints":
+        name = path.parents[1].name
     encoder = Encoder(
         network,
         Normalize(spec.mean, spec.std),

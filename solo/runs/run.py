@@ -1,4 +1,4 @@
-"""How a run begins and ends: its folder, its loggers, and what is said where it ends early."""
+"""A run: how it begins, trains and ends, and what is said where it ends early."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from rich.console import Console
 from solo import distributed
 from solo.config import ConfigError, RunConfig, RunError
 from solo.data import ImageData
-from solo.runs.checkpoint_files import LAST
+from solo.runs.checkpoint_files import LAST, SafeCheckpointIO, read_fact
 from solo.runs.dashboard import close_dashboard, open_dashboard
 from solo.runs.folder import RunFolder, choose_folder
 from solo.runs.metrics_csv import MetricsCSV
+from solo.runs.saved import SavedRun
+from solo.runs.trainer import build_trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 Handler = Callable[[int, FrameType | None], Any]
@@ -42,18 +44,112 @@ class RunInterrupted(SystemExit):
             self._launcher(self.signal, None)
 
 
-@contextlib.contextmanager
-def run_folder(config: RunConfig, trainer: pl.Trainer, console: Console) -> Iterator[RunFolder]:
-    """The run's folder, filled, and this run's until the block ends."""
-    folder = agree_on_folder(config, trainer, console)
-    try:
-        if trainer.is_global_zero:
-            folder.create(config)
-        yield folder
-    finally:
-        if config.wandb.enabled:
-            close_dashboard()
-        folder.release()
+class Run:
+    """A run in progress: what holds its parts, and what makes it train.
+
+    Args:
+        config: of the run.
+        data: what it trains on.
+        console: silent on other processes than the first.
+        trainer: Lightning's, without callbacks and loggers.
+        io: what writes its checkpoints.
+        folder: the run's, on every process.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: ImageData,
+        console: Console,
+        trainer: pl.Trainer,
+        io: SafeCheckpointIO,
+        folder: RunFolder,
+    ) -> None:
+        self.config, self.data, self.console = config, data, console
+        self.trainer, self.io, self.folder = trainer, io, folder
+        self.saved = SavedRun(folder.path)
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(
+        cls,
+        config: RunConfig,
+        data: ImageData,
+        console: Console,
+        options: dict[str, Any],
+        logging_interval: int,
+    ) -> Iterator[Run]:
+        """A run with its folder, filled, which is nobody else's until the block ends.
+
+        Args:
+            config: of the run.
+            data: what it trains on.
+            console: see the class.
+            options: the trainer's arguments that depend on the machine.
+            logging_interval: steps between logged values.
+        """
+        trainer, io = build_trainer(config, data, options, console)
+        interval = data.logging_interval(logging_interval, trainer.world_size)
+        trainer.log_every_n_steps = interval  # type: ignore[attr-defined]
+        folder = agree_on_folder(config, trainer, console)
+        try:
+            if trainer.is_global_zero:
+                folder.create(config)
+            yield cls(config, data, console, trainer, io, folder)
+        finally:
+            if config.wandb.enabled:
+                close_dashboard()
+            folder.release()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.trainer.is_global_zero
+
+    def fit(self, module: pl.LightningModule, callbacks: list[pl.Callback], script: str) -> None:
+        """Train, unless that was done before; where it ends early, say why and how to go on.
+
+        Args:
+            module: what trains.
+            callbacks: what watches.
+            script: what the processes that Lightning launches run.
+
+        Raises:
+            RunInterrupted: after a signal, the state saved.
+            RunError: where the loss is no number, or another process of the run is gone.
+        """
+        trainer, folder = self.trainer, self.folder
+        if folder.done:
+            left = "nothing is left" if folder.done == "finished" else "the results are left"
+            self.console.print(f"Training was done before; {left}.")
+            return
+        trainer.callbacks += callbacks  # type: ignore[attr-defined]
+        trainer.loggers = loggers(self.config, folder, self.is_first, self.console)
+        try:
+            with (
+                distributed.closed_afterwards(),
+                folder.hand_down(),
+                _children_read(folder, script),
+            ):
+                start = folder.resume_from
+                trainer.fit(module, datamodule=self.data, ckpt_path=start, weights_only=True)
+        except RunInterrupted as interruption:
+            if self.is_first:
+                say_how_to_go_on(self.console, interruption, folder)
+            interruption.pass_on()
+            raise
+        except (RuntimeError, ValueError) as error:
+            reason = explain(error)
+            if reason is None:
+                raise
+            raise RunError(f"{reason} {how_to_go_on(folder)}") from error
+        if self.is_first:
+            folder.note(status="trained")
+
+    def seconds(self) -> float:
+        """Of training, in all parts of a run that was cut; 0 where nothing was saved."""
+        last = self.folder.checkpoints / LAST
+        return float(read_fact(last, "seconds") or 0.0) if last.is_file() else 0.0
 
 
 def agree_on_folder(config: RunConfig, trainer: pl.Trainer, console: Console) -> RunFolder:
@@ -93,35 +189,6 @@ def loggers(config: RunConfig, folder: RunFolder, is_first: bool, console: Conso
     if config.wandb.enabled:
         chosen.append(open_dashboard(config, folder, is_first, say))
     return chosen
-
-
-def fit(
-    trainer: pl.Trainer,
-    module: pl.LightningModule,
-    data: ImageData,
-    folder: RunFolder,
-    console: Console,
-    script: str,
-) -> None:
-    """Train; where that ends early, say why and how the run goes on.
-
-    Raises:
-        RunInterrupted: after a signal, the state saved.
-        RunError: where the loss is no number, or another process of the run is gone.
-    """
-    try:
-        with distributed.closed_afterwards(), folder.hand_down(), _children_read(folder, script):
-            trainer.fit(module, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
-    except RunInterrupted as interruption:
-        if trainer.is_global_zero:
-            say_how_to_go_on(console, interruption, folder)
-        interruption.pass_on()
-        raise
-    except (RuntimeError, ValueError) as error:
-        reason = explain(error)
-        if reason is None:
-            raise
-        raise RunError(f"{reason} {how_to_go_on(folder)}") from error
 
 
 def say_how_to_go_on(console: Console, interruption: RunInterrupted, folder: RunFolder) -> None:

@@ -1,0 +1,88 @@
+"""A run's files, read: the only place that knows how they are laid out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from solo.config import ConfigError
+from solo.runs.checkpoint_files import newest_sound, read_checkpoint
+
+
+class Metrics(dict[str, np.ndarray]):
+    """Each metric's rows: [n, 2] of step and value."""
+
+    def last(self) -> dict[str, float]:
+        """The newest value of each."""
+        return {name: float(rows[-1, 1]) for name, rows in self.items()}
+
+
+class SavedRun:
+    """``config.yaml``, ``checkpoints/``, ``metrics.csv`` and ``environment.json`` of a folder.
+
+    Args:
+        folder: the run's.
+        warn: told of a damaged checkpoint that is passed over.
+    """
+
+    def __init__(self, folder: Path, warn: Callable[[str], None] = print) -> None:
+        self.folder, self.warn = folder, warn
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config, as plain values.
+
+        Raises:
+            ConfigError: where there is none, or it cannot be read.
+        """
+        try:
+            content = yaml.safe_load((self.folder / "config.yaml").read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(
+                f"{self.folder} is no run's folder: its config.yaml cannot be read"
+            ) from error
+        return dict(content)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What environment.json says; nothing where there is none."""
+        try:
+            content: dict[str, Any] = json.loads((self.folder / "environment.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return content
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The newest state whose file is sound: where last.ckpt is damaged, the one before.
+
+        Raises:
+            ConfigError: where there is none.
+        """
+        path = newest_sound(self.folder / "checkpoints", self.warn)
+        if path is None:
+            raise ConfigError(f"the run {self.folder} has no checkpoint that can be read")
+        return read_checkpoint(path)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Of metrics.csv, as they stand; of a run that has logged nothing, none."""
+        path = self.folder / "metrics.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def metrics(self) -> Metrics:
+        """metrics.csv by column."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for row in self.rows():
+            for name, value in row.items():
+                if value and name not in ("step", "epoch"):
+                    found.setdefault(name, []).append((float(row["step"]), float(value)))
+        return Metrics({name: np.array(values) for name, values in found.items()})

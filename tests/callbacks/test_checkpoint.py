@@ -120,6 +120,70 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+# Runs a config in children of one process, each killed at a random moment, until one ends.
+RANDOM_KILLER = """
+import json, os, random, signal, sys, threading
+import torch
+torch.set_num_threads(1)
+import solo.report.pictures
+from solo.pretrain import run
+options, count = json.loads(sys.stdin.read())
+random.seed(0)
+kills = []
+for number in range(count):
+    options["checkpoint"]["dir"] = f"{sys.argv[1]}/{number}"
+    kills.append(0)
+    while True:
+        moment = random.uniform(0.5, 5) if number else 1e3
+        pid = os.fork()
+        if not pid:
+            threading.Timer(moment, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            sys.stdout = open(os.devnull, "w")
+            run(options)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if not code:
+            break
+        assert code == -signal.SIGKILL, code
+        kills[-1] += 1
+print(json.dumps(kills))
+"""
+
+
+@pytest.mark.slow
+def test_runs_killed_at_random_moments(tmp_path: Path) -> None:
+    """Training, saving, report and summary: the same end, and nothing trained twice."""
+    count = int(os.environ.get("SOLO_KILLED_RUNS", "8"))
+    content = options(tmp_path, checkpoint={"every_n_steps": 1})
+    done = subprocess.run(
+        [sys.executable, "-c", RANDOM_KILLER, str(tmp_path)],
+        input=json.dumps([content, count + 1]),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.returncode, done.stderr[-3000:]
+    kills = json.loads(done.stdout.splitlines()[-1])
+    print(f"{sum(kills)} kills in {count} runs")
+    assert kills[0] == 0 and sum(kills) >= count
+    ends = []
+    for number in range(count + 1):
+        folders = [f.parent for f in (tmp_path / str(number)).glob("*/*/checkpoints/last.ckpt")]
+        folders = [f.parent for f in folders]
+        assert len(folders) == 1, folders  # what was killed before its first save has none
+        ends.append(folders[0])
+        facts = json.loads((ends[-1] / "environment.json").read_text())
+        assert facts["status"] == "finished" and (ends[-1] / "report.html").is_file()
+    expected = read_checkpoint(ends[0] / "checkpoints/last.ckpt")
+    for folder in ends[1:]:
+        found = read_checkpoint(folder / "checkpoints/last.ckpt")
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
+            assert same(found[part], expected[part]), (part, folder)
+        assert comparable(folder / "metrics.csv") == comparable(ends[0] / "metrics.csv"), folder
+
+
 def test_a_run_killed_in_mid_epoch_ends_the_same(tmp_path: Path) -> None:
     kill_and_compare(tmp_path, [[3], [7, 8], [12]])
 

@@ -22,6 +22,7 @@ from solo.evaluation.few_shot import draw_shots
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.pretrain import run
 from solo.report import write_report
+from solo.runs import SavedRun
 from solo.runs.networks import load_encoder, newest_run
 
 IMAGES = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
@@ -183,3 +184,35 @@ def test_no_hub_is_asked_for_what_is_loaded(
     own, theirs = encoder.backbone.state_dict(), other.backbone.state_dict()
     assert names and not any(torch.equal(own[name], theirs[name]) for name in names)
     write_report(done.folder)
+
+
+def test_a_damaged_checkpoint_of_a_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The state before it is taken, and it is said; report and evaluation read alike."""
+    done = run(tiny(tmp_path, max_epochs=2, limit_train_batches=1))
+    path = done.folder / "checkpoints/last.ckpt"
+    path.write_bytes(path.read_bytes()[:-50])
+    saved = SavedRun(done.folder)
+    assert saved.checkpoint()["global_step"] == 1
+    assert "last.ckpt is passed over" in capfd.readouterr().out
+    encoder = load_encoder(str(done.folder))
+    name = "backbone.conv1.weight"
+    assert torch.equal(encoder.state_dict()[name], saved.checkpoint()["state_dict"][name])
+    write_report(done.folder)
+    with pytest.raises(ConfigError, match="its checksum is another one"):
+        load_encoder(str(path))
+    for file in (done.folder / "checkpoints").iterdir():
+        file.unlink()
+    with pytest.raises(ConfigError, match="no checkpoint that can be read"):
+        load_encoder(str(done.folder))
+
+
+def test_what_a_saved_run_says(tmp_path: Path) -> None:
+    done = run(tiny(tmp_path, max_epochs=1, limit_train_batches=2))
+    saved = SavedRun(done.folder)
+    assert saved.config["backbone"]["name"] == "resnet10t" and saved.facts["status"] == "finished"
+    assert saved.metrics["val_acc1"].shape == (1, 2)
+    assert saved.metrics.last() == done.metrics
+    empty = SavedRun(tmp_path)
+    assert empty.facts == {} and empty.rows() == [] and not empty.metrics
+    with pytest.raises(ConfigError, match="no run's folder"):
+        _ = empty.config

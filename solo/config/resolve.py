@@ -122,7 +122,7 @@ def _nearest(key: str, declared: Iterable[str]) -> str:
 
 def unknown_name(kind: str, given: object, known: Iterable[str]) -> ConfigError:
     """The error for a name that no registry holds, with the nearest ones."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(names)}"
     return ConfigError(f"There is no {kind} {given!r}; {hint}")

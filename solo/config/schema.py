@@ -385,6 +385,15 @@ class Config(RunConfig):
     """Compile backbone and projector with torch.compile; the first steps take minutes. On a CPU it
     needs a C++ compiler."""
 
+    @model_validator(mode="after")
+    def _digits_have_no_path(self) -> Config:
+        if self.data.dataset == "digits" and self.data.train_path is not None:
+            raise fault(
+                f"data.train_path is {self.data.train_path}, but data.dataset is digits, which is "
+                "read from no folder: add data.dataset=custom for your own images"
+            )
+        return self
+
     @property
     def kind(self) -> str:
         """The method's name."""

@@ -108,6 +108,8 @@ def existing(path: str | None, key: str, kind: str) -> Path:
     if path is None:
         raise ConfigError(f"{key} is not set; add ++{key}=<{kind}>")
     found = Path(path).expanduser()
+    if kind == "folder" and found.is_file() and found.suffix in (".h5", ".hdf5"):
+        raise ConfigError(f"{key}: {found} is a file; to read it add ++data.format=h5")
     if not (found.is_dir() if kind == "folder" else found.is_file()):
         parent = next(p for p in [*found.absolute().parents] if p.exists())
         raise ConfigError(

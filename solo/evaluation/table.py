@@ -32,6 +32,8 @@ def write_table(folder: Path, rows: list[dict[str, Any]], console: Console) -> N
             table.add_row(*cells)
     (folder / "table.md").write_text("\n".join(lines) + "\n")
     console.print(table)
+    if not single and len(rows) > table.row_count:
+        console.print(f"… and {len(rows) - table.row_count} more rows, in table.md")
     console.print(f"folder: {folder}", soft_wrap=True)
 
 

@@ -206,6 +206,8 @@ def _bare(
 def _published(name: str, features: FeatureName, image_size: int | None) -> Encoder:
     """A timm model with the weights its authors published."""
     plain = name.removeprefix("timm/").split(".")[0]
+    if "/" in name.removeprefix("timm/"):
+        raise ConfigError(f"pretrained: there is no file or folder {name}")
     if not timm.is_model(plain):
         raise unknown_name(
             "pretrained model (and no such file or folder)", name, timm.list_models()

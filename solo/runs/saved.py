@@ -66,7 +66,9 @@ class SavedRun:
         """
         path = newest_sound(self.folder / "checkpoints", self.warn)
         if path is None:
-            raise ConfigError(f"the run {self.folder} has no checkpoint that can be read")
+            raise ConfigError(
+                f"the run {self.folder} has no checkpoint yet, or none that can be read"
+            )
         return read_checkpoint(path)
 
     def rows(self) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from typing import Any
 
@@ -81,9 +82,17 @@ def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
         ConfigError: where a GPU is asked for that is not there, a precision that the CPU does
             not have, or a strategy that nobody knows.
     """
-    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    known = StrategyRegistry.available_strategies()
+    strategies = ["auto", *(name for name in known if name.startswith("ddp"))]
     if config.strategy not in strategies:
         raise unknown_name("strategy", config.strategy, strategies)
+    if config.num_nodes > 1 and not (
+        distributed.launched_by_cluster() or "NODE_RANK" in os.environ
+    ):
+        raise ConfigError(
+            f"num_nodes is {config.num_nodes}, but this process was started by neither srun nor "
+            "torchrun, and would wait for the others; see docs/slurm.md"
+        )
     accelerator = "gpu" if config.accelerator == "cuda" else config.accelerator
     gpus = torch.cuda.device_count()
     has_mps = torch.backends.mps.is_available()
@@ -149,6 +158,7 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*LeafSpec.*is deprecated.*",
         ".*`srun` command.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged is global already
         ".*in eval mode at the start of training.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_of_a_run(tmp_path: Path, capfd: pytest.CaptureFixt
         load_encoder(str(path))
     for file in (done.folder / "checkpoints").iterdir():
         file.unlink()
-    with pytest.raises(ConfigError, match="no checkpoint that can be read"):
+    with pytest.raises(ConfigError, match="no checkpoint yet"):
         load_encoder(str(done.folder))
 
 
@@ -216,3 +216,9 @@ def test_what_a_saved_run_says(tmp_path: Path) -> None:
     assert empty.facts == {} and empty.rows() == [] and not empty.metrics
     with pytest.raises(ConfigError, match="no run's folder"):
         _ = empty.config
+
+
+def test_a_path_that_is_not_there() -> None:
+    for source in ("/nope/run", "./nope", "runs/nope/last.ckpt"):
+        with pytest.raises(ConfigError, match=f"there is no file or folder {source}"):
+            load_encoder(source)

@@ -109,7 +109,8 @@ def figure(runs: Sequence[Run], metric: str) -> Figure:
         axes.scatter(expected, ys, marker="|", s=90, color=mark.get_color())
     for number, method in enumerate(sorted({run.method for run in drawn if run.p is None})):
         points = [(run.l0, run.score) for run in drawn if run.method == method and run.p is None]
-        axes.scatter(*zip(*points), marker="*", s=110, color=f"C{4 + number}", label=method)
+        xs, ys = zip(*points)
+        axes.scatter(xs, ys, marker="*", s=110, color=f"C{4 + number}", label=method)
     axes.set(xlabel="non-zero fraction of the embedding (l0), validation set", ylabel=metric)
     axes.plot([], [], "|", color="grey", markersize=9, label="expected l0")
     axes.grid(alpha=0.3)

@@ -23,24 +23,29 @@ from sklearn.preprocessing import StandardScaler
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from solo.data import ImageData
-from solo.methods import build_method
+from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report import load_run, validation_features
+from solo.runs.saved import SavedRun
 
 
-def linear_accuracy(train: np.ndarray, val: np.ndarray, data: ImageData) -> float:
+Splits = tuple[np.ndarray, np.ndarray]  # training, validation
+
+
+def linear_accuracy(inputs: Splits, labels: Splits) -> float:
     """Percent correct of a logistic regression."""
+    train, val = (split.reshape(len(split), -1) for split in inputs)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    probe.fit(train.reshape(len(train), -1), data.train.labels.numpy())
-    return 100 * probe.score(val.reshape(len(val), -1), data.val.labels.numpy())
+    return float(100 * probe.fit(train, labels[0]).score(val, labels[1]))
 
 
-def features(method: object, data: ImageData) -> tuple[np.ndarray, np.ndarray]:
+def features(method: SSLMethod, data: ImageData) -> Splits:
     """Frozen backbone features of both splits."""
-    val = validation_features(method, data).h.numpy()
-    data.train, data.val = data.val, data.train
-    train = validation_features(method, data).h.numpy()
-    data.train, data.val = data.val, data.train
-    return train, val
+    val = validation_features(method, data)
+    whole, data.val = data.val, data.train
+    train = validation_features(method, data)
+    data.val = whole
+    assert train is not None and val is not None
+    return train.h.numpy(), val.h.numpy()
 
 
 def main() -> int:
@@ -53,13 +58,19 @@ def main() -> int:
     started, finished = (datetime.fromisoformat(facts[k]) for k in ("started", "finished"))
     minutes = (finished - started).total_seconds() / 60
 
-    trained, data = load_run(folder)
-    untrained = build_method(data.config, data).eval()
-    pixels = [split.images.numpy() for split in (data.train, data.val)]
-    print(f"raw pixels, logistic regression         {linear_accuracy(*pixels, data):6.2f} %")
-    for name, method in (("untrained", untrained), ("trained", trained)):
-        accuracy = linear_accuracy(*features(method, data), data)
-        print(f"{name} network, logistic regression".ljust(40) + f"{accuracy:6.2f} %")
+    trained, data = load_run(SavedRun(folder))
+    untrained = build_method(resolve_config(SavedRun(folder).config), data).eval()
+    train, val = data.train, data.val
+    assert val is not None and train.images is not None and val.images is not None
+    labels = (train.labels.numpy(), val.labels.numpy())
+    rows = [
+        ("raw pixels", (train.images.numpy(), val.images.numpy())),
+        ("untrained network", features(untrained, data)),
+        ("trained network", features(trained, data)),
+    ]
+    for name, inputs in rows:
+        accuracy = linear_accuracy(inputs, labels)
+        print(f"{name}, logistic regression".ljust(40) + f"{accuracy:6.2f} %")
     print(f"trained network, online linear probe    {last['val_acc1']:6.2f} %")
     measured, expected = last["val_l0_sparsity_metric"], last["expected_l0"]
     print(f"l0 measured {measured:.3f}, expected {expected:.3f}; {minutes:.1f} min")

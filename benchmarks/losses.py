@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,40 +19,72 @@ from solo.univariate import EppsPulley
 
 RDM_SIZES = ((256, 512, 8192), (128, 2048, 8192), (1024, 2048, 8192))
 SIGREG_SIZES = ((512, 512, 1024), (2048, 512, 4096))
+TARGET = RectifiedGeneralizedGaussian(1.0, 0.0)
 
-_RDM = """
-import torch
-import torch.nn.functional as F
-from benchmarks import plain
-from benchmarks.measure import device
-from solo.distributions import RectifiedGeneralizedGaussian
-from solo.losses.rectified_lpjepa import RDMReg, sliced_wasserstein
-target = RectifiedGeneralizedGaussian(1.0, 0.0)
-def make(b, d, k):
-    z = torch.randn(b, d, device=device()).relu().requires_grad_()
-    samples = target.sample((b, d), device=device())
-    return z, samples, F.normalize(torch.randn(k, d, device=device()), dim=-1)
-def run(z, samples, slices):
-    {call}.backward()
-little, inputs = make(8, 4, 32), make(*{size})
-small, work = lambda: run(*little), lambda: run(*inputs)
-"""
+# Formulation, ours and the plain one, and what bounds ours.
+RDM = {
+    "given slices": ("given", "plain given", "matrix products, then sorting"),
+    "random slices drawn": ("random", "plain drawn", "matrix products, then drawing"),
+    "structured slices drawn": (
+        "structured",
+        "plain drawn",
+        "sorting, then memory traffic of the transforms",
+    ),
+    "characteristic function": ("characteristic", "plain drawn", "powers of exp(i t x)"),
+}
 
-_SIGREG = """
-import torch
-import torch.nn.functional as F
-from benchmarks import plain
-from benchmarks.measure import device
-from solo.univariate import EppsPulley
-test = EppsPulley().to(device())
-def make(n, d, k):
-    return torch.randn(n, d, device=device(), requires_grad=True), F.normalize(
-        torch.randn(k, d, device=device()), dim=-1)
-def run(z, slices):
-    {call}.backward()
-little, inputs = make(8, 4, 32), make(*{size})
-small, work = lambda: run(*little), lambda: run(*inputs)
-"""
+
+Loss = Callable[[], Tensor]
+
+
+def drawing(z: Tensor, slices: Tensor, kind: Literal["random", "structured"]) -> Loss:
+    """Our RDMReg with as many slices of its own."""
+    reg = RDMReg(TARGET, num_projections=len(slices), projection_vectors_type=kind)
+    return partial(reg, z[None], (0,))
+
+
+def characteristic(z: Tensor, slices: Tensor) -> Loss:
+    """The same distance without samples."""
+    reg = CharacteristicRDMReg(TARGET, num_projections=len(slices)).to(z.device)
+    return partial(reg, z[None], (0,))
+
+
+def sigreg(z: Tensor, slices: Tensor) -> Loss:
+    """Ours, with given slices."""
+    test = EppsPulley().to(z.device)
+    return lambda: test(z @ slices.T).mean()
+
+
+def samples_like(z: Tensor) -> Tensor:
+    """Draws of the target."""
+    return TARGET.sample(z.shape, device=z.device)
+
+
+# Losses of z [N, D] with slices [K, D], or as many of their own.
+FORMULATIONS: dict[str, Callable[[Tensor, Tensor], Loss]] = {
+    "given": lambda z, slices: partial(sliced_wasserstein, z, samples_like(z), slices),
+    "plain given": lambda z, slices: partial(plain.rdm_reg, z, samples_like(z), slices),
+    "plain drawn": lambda z, slices: partial(plain.drawn_rdm_reg, z, TARGET, len(slices)),
+    "random": partial(drawing, kind="random"),
+    "structured": partial(drawing, kind="structured"),
+    "characteristic": characteristic,
+    "sigreg": sigreg,
+    "plain sigreg": lambda z, slices: partial(plain.sigreg, z, slices),
+}
+
+
+def work(name: str, n: int, d: int, k: int) -> Callable[[], None]:
+    """Forward and backward at this size, after a first time at a small one."""
+
+    def prepared(n: int, d: int, k: int) -> Callable[[], None]:
+        z = torch.randn(n, d, device=device())
+        leaf = (z if "sigreg" in name else z.relu()).requires_grad_()
+        slices = F.normalize(torch.randn(k, d, device=device()), dim=-1)
+        loss = FORMULATIONS[name](leaf, slices)
+        return lambda: loss().backward()
+
+    prepared(8, 4, 32)()
+    return prepared(n, d, k)
 
 
 def rows() -> Iterator[Row]:
@@ -63,89 +96,33 @@ def rows() -> Iterator[Row]:
         yield sigreg_row(*size, rate)
 
 
-def rdm_rows(b: int, d: int, k: int, rate: float) -> Iterator[Row]:
+def rdm_rows(n: int, d: int, k: int, rate: float) -> Iterator[Row]:
     """RDMReg of one view: given slices, drawn slices of each kind, and in closed form."""
-    where = device()
-    target = RectifiedGeneralizedGaussian(1.0, 0.0)
-    z = torch.randn(b, d, device=where).relu().requires_grad_()
-    samples = target.sample((b, d), device=where)
-    slices = F.normalize(torch.randn(k, d, device=where), dim=-1)
-    size = f"B {b}, D {d}, K {k}"
-
-    def row(
-        label: str,
-        ours: Callable[[], Tensor],
-        theirs: Callable[[], Tensor],
-        calls: tuple[str, str] | None,
-        floor: float | None,
-        bound: str,
-    ) -> Row:
-        taken = side_by_side(lambda: ours().backward(), lambda: theirs().backward())
-        count = k if label == "given slices" else 1
-        memory = [peak_memory(_RDM.format(call=c, size=(b, d, count))) for c in calls or ()]
-        return Row(
-            f"RDMReg, {label}, {size}",
-            taken[0] * 1e3,
-            taken[1] * 1e3,
-            ours_memory=memory[0] if memory else None,
-            plain_memory=memory[1] if memory else None,
-            floor=None if floor is None else floor * 1e3,
-            bound=bound,
-        )
-
-    products = 3 * 2 * b * d * k / rate
-    yield row(
-        "given slices",
-        lambda: sliced_wasserstein(z, samples, slices),
-        lambda: plain.rdm_reg(z, samples, slices),
-        ("sliced_wasserstein(z, samples, slices)", "plain.rdm_reg(z, samples, slices)"),
-        products,
-        "matrix products, then sorting",
-    )
-
-    def drawn() -> Tensor:
-        return plain.drawn_rdm_reg(z, target, k)
-
-    random = RDMReg(target, num_projections=k)
-    structured = RDMReg(target, num_projections=k, projection_vectors_type="structured")
-    closed = CharacteristicRDMReg(target, num_projections=k).to(where)
-    for label, reg, extra, bound in (
-        ("random slices drawn", random, "", "matrix products, then drawing"),
-        (
-            "structured slices drawn",
-            structured,
-            ", projection_vectors_type='structured'",
-            "sorting, then memory traffic of the transforms",
-        ),
-    ):
-        code = f"RDMReg(target, num_projections={k}{extra})(z[None], (0,))"
-        calls = (code, f"plain.drawn_rdm_reg(z, target, {k})")
-        floor = products if reg is random else None
-        yield row(label, partial(reg, z[None], (0,)), drawn, calls, floor, bound)
-    bound = "powers of exp(i t x)"
-    yield row("characteristic function", lambda: closed(z[None], (0,)), drawn, None, None, bound)
+    for label, (ours, theirs, bound) in RDM.items():
+        floor = 3 * 2 * n * d * k / rate if ours in ("given", "random") else None
+        yield row(f"RDMReg, {label}, B {n}, D {d}, K {k}", ours, theirs, (n, d, k), floor, bound)
 
 
 def sigreg_row(n: int, d: int, k: int, rate: float) -> Row:
     """SIGReg with given slices."""
-    z = torch.randn(n, d, device=device(), requires_grad=True)
-    slices = F.normalize(torch.randn(k, d, device=device()), dim=-1)
-    test = EppsPulley().to(device())
-    ours, theirs = side_by_side(
-        lambda: test(z @ slices.T).mean().backward(),
-        lambda: plain.sigreg(z, slices).backward(),
-        repeats=3,
-    )
-    memory = [
-        peak_memory(_SIGREG.format(call=call, size=(n, d, k)))
-        for call in ("test(z @ slices.T).mean()", "plain.sigreg(z, slices)")
-    ]
+    bound = "powers of exp(i t x), then matrix products"
+    floor = 2 * 2 * n * d * k / rate
+    case = f"SIGReg, N {n}, D {d}, K {k}, T 17"
+    return row(case, "sigreg", "plain sigreg", (n, d, k), floor, bound)
+
+
+def row(
+    case: str, ours: str, theirs: str, size: tuple[int, int, int], floor: float | None, bound: str
+) -> Row:
+    """Time and memory of two formulations."""
+    taken = side_by_side(work(ours, *size), work(theirs, *size))
+    memory = [peak_memory(work, name, *size) for name in (ours, theirs)]
     return Row(
-        f"SIGReg, N {n}, D {d}, K {k}, T 17",
-        ours * 1e3,
-        theirs * 1e3,
+        case,
+        taken[0] * 1e3,
+        taken[1] * 1e3,
         ours_memory=memory[0],
         plain_memory=memory[1],
-        floor=2 * 2 * n * d * k / rate * 1e3,
-        bound="powers of exp(i t x), then matrix products",
+        floor=None if floor is None else floor * 1e3,
+        bound=bound,
     )

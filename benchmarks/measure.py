@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -94,38 +96,38 @@ def _once(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(code: str) -> float:
-    """MiB by which running ``code`` raises the peak memory, in a process of its own.
+def peak_memory(prepare: Callable[..., Callable[[], object]], *arguments: object) -> float:
+    """MiB by which calling ``prepare(*arguments)()`` raises the peak memory.
 
-    ``code`` defines ``small()`` and ``work()``: the same call at a trifling size (which loads
-    libraries), and the one that is measured, its inputs made beforehand.
+    What ``prepare`` itself takes does not count: there it makes the inputs, and calls the same
+    once at a trifling size, which loads libraries. On a CPU this happens in a process of its
+    own, so ``prepare`` is a function of a module.
     """
     if torch.cuda.is_available():
-        scope: dict[str, Callable[[], object]] = {}
-        exec(code, scope)
-        scope["small"]()
+        work = prepare(*arguments)
         synchronise()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        scope["work"]()
+        work()
         synchronise()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    # Linux: "5" resets the peak; a child otherwise starts at its parent's.
-    script = f"""
-def peak():
-    with open("/proc/self/status") as file:
-        return next(float(line.split()[1]) for line in file if line.startswith("VmHWM"))
-{code}
-small()
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")
-before = peak()
-work()
-print("peak", peak() - before)
-"""
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.rsplit("peak ", 1)[1]) / 1024
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_raised, prepare, *arguments).result()
+
+
+def _raised(prepare: Callable[..., Callable[[], object]], *arguments: object) -> float:
+    """MiB by which the work raises this process's peak."""
+
+    def peak() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+    torch.set_num_threads(2)
+    work = prepare(*arguments)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is what is taken now
+    before = peak()
+    work()
+    return peak() - before
 
 
 def table(rows: list[Row]) -> str:

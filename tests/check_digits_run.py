@@ -27,7 +27,6 @@ from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report import load_run, validation_features
 from solo.runs.saved import SavedRun
 
-
 Splits = tuple[np.ndarray, np.ndarray]  # training, validation
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 import pickle
@@ -20,6 +21,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torchvision
+from children import Worker, member, start
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -176,74 +178,49 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.Complete
     return run
 
 
+def alone(worker: Worker, *arguments: Any) -> dict[str, torch.Tensor]:
+    """A group of one, in this process."""
+    threads = torch.get_num_threads()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        torch.set_num_threads(1)
+        return worker(0, 1, *arguments)
+    finally:
+        dist.destroy_process_group()
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture
-def processes(tmp_path: Path) -> Callable[[str, int], list[dict[str, torch.Tensor]]]:
-    """Run a script in W real gloo processes; each leaves a dictionary of tensors.
+def processes(tmp_path: Path) -> Callable[..., list[dict[str, torch.Tensor]]]:
+    """Call a worker in as many real gloo processes; each one's tensors."""
 
-    The script finds ``rank``, ``world`` and a dictionary ``results`` in its namespace, the
-    process group up.
-    """
-
-    def alone(script: str) -> list[dict[str, torch.Tensor]]:
-        """A group of one, in this process."""
-        threads, names = torch.get_num_threads(), {"rank": 0, "world": 1, "results": {}}
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        try:
-            torch.set_num_threads(1)
-            exec(f"import sys, torch, torch.distributed as dist\n{script}", names)
-        finally:
-            dist.destroy_process_group()
-            torch.set_num_threads(threads)
-        return [names["results"]]
-
-    def run(script: str, world: int) -> list[dict[str, torch.Tensor]]:
+    def run(worker: Worker, world: int, *arguments: Any) -> list[dict[str, torch.Tensor]]:
         if world == 1:
-            return alone(script)
+            return [alone(worker, *arguments)]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        text = "\n".join(
-            [
-                "import sys, torch, torch.distributed as dist",
-                "rank, world, results = int(sys.argv[1]), int(sys.argv[2]), {}",
-                "torch.set_num_threads(1)",
-                f"dist.init_process_group('gloo', init_method='tcp://127.0.0.1:{port}',"
-                " rank=rank, world_size=world)",
-                script,
-                f"torch.save(results, {str(tmp_path)!r} + f'/{{world}}-{{rank}}.pt')",
-                "dist.barrier()",
-                "dist.destroy_process_group()",
-                # gloo's threads now and then abort a process that ends in the usual way
-                "import os; sys.stderr.flush(); os._exit(0)",
-            ]
-        )
-        workers = [
-            subprocess.Popen(
-                [sys.executable, "-c", text, str(rank), str(world)],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(world)
+        where = inspect.getsourcefile(worker), worker.__name__
+        files = [str(tmp_path / f"{world}-{rank}.pt") for rank in range(world)]
+        members = [
+            start(member, *where, rank, world, port, file, *arguments)
+            for rank, file in enumerate(files)
         ]
-        for worker in workers:
-            _, errors = worker.communicate(timeout=120)
-            assert worker.returncode == 0, errors
-        return [torch.load(tmp_path / f"{world}-{rank}.pt") for rank in range(world)]
+        for child in members:
+            _, errors = child.communicate(timeout=120)
+            assert child.returncode == 0, errors
+        return [torch.load(file) for file in files]
 
     return run
 
 
 @pytest.fixture
-def agree(
-    processes: Callable[[str, int], list[dict[str, torch.Tensor]]],
-) -> Callable[..., None]:
-    """Run a script (see ``processes``) in one process and in two: all results are the same."""
+def agree(processes: Callable[..., list[dict[str, torch.Tensor]]]) -> Callable[..., None]:
+    """Call a worker in one process and in two: all tensors are the same."""
 
-    def run(script: str, rtol: float = 1e-9, atol: float = 1e-9) -> None:
-        (one,) = processes(script, 1)
-        for other in processes(script, 2):
+    def run(worker: Worker, *arguments: Any, rtol: float = 1e-9, atol: float = 1e-9) -> None:
+        (one,) = processes(worker, 1, *arguments)
+        for other in processes(worker, 2, *arguments):
             for name, value in one.items():
                 torch.testing.assert_close(other[name], value, atol=atol, rtol=rtol)
 

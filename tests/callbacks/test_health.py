@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from helpers import rows, tiny
 
+from solo.callbacks import HealthMonitor
 from solo.callbacks.health import DivergedError
 from solo.methods import SSLMethod
 from solo.pretrain import run
@@ -92,24 +94,21 @@ def test_a_broken_validation_file(image_tree: Path, tmp_path: Path) -> None:
     assert (result.metrics["val_acc1"] * 8 / 100) % 1 == pytest.approx(0, abs=1e-4)
 
 
-SKIPPED = """
-import types
-from solo.callbacks import HealthMonitor
-monitor = HealthMonitor()
-monitor.load_state_dict({'skipped': 10})
-logged = {}
-module = types.SimpleNamespace(log=lambda name, value: logged.update({name: value}))
-trainer = types.SimpleNamespace(global_step=1)
-# Three images of two batches on one process, the same on two.
-for skipped in ((1, 2) if world == 1 else ((1, 0), (0, 2))[rank]):
-    batch = types.SimpleNamespace(skipped=skipped)
-    monitor.on_train_batch_end(trainer, module, {'loss': torch.ones(()), 'logged': True}, batch, 0)
-results['logged'] = torch.tensor(logged['skipped_images'])
-results['saved'] = torch.tensor(monitor.state_dict()['skipped'])
-"""
+def worker(rank: int, world: int) -> dict[str, torch.Tensor]:
+    """Three images of two batches on one process, the same on two."""
+    monitor, logged = HealthMonitor(), dict[str, float]()
+    monitor.load_state_dict({"skipped": 10})
+    module: Any = SimpleNamespace(log=lambda name, value: logged.update({name: value}))
+    trainer: Any = SimpleNamespace(global_step=1)
+    for skipped in (1, 2) if world == 1 else ((1, 0), (0, 2))[rank]:
+        batch: Any = SimpleNamespace(skipped=skipped)
+        outputs = {"loss": torch.ones(()), "logged": True}
+        monitor.on_train_batch_end(trainer, module, outputs, batch, 0)
+    found = {"logged": logged["skipped_images"], "saved": monitor.state_dict()["skipped"]}
+    return {name: torch.tensor(value) for name, value in found.items()}
 
 
 def test_skipped_images_of_all_processes(agree: Callable[..., None], processes: Any) -> None:
-    agree(SKIPPED)
-    (one,) = processes(SKIPPED, 1)
+    agree(worker)
+    (one,) = processes(worker, 1)
     assert one["logged"] == 13 and one["saved"] == 13

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
 import pickle
-import subprocess
-import sys
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from conftest import write_celeba, write_cifar, write_images, write_stl10
 from PIL import Image
 from torchvision import datasets as tv
 
+from benchmarks.measure import peak_memory
 from solo.config import Config, ConfigError
 from solo.config.schema import Augmentation, Data
 from solo.data import ImageData, Normalize
@@ -389,21 +388,9 @@ def test_linked_folders_are_entered(image_tree: Path, tmp_path: Path, script: An
     assert len({Path(again.train.where(i)).resolve() for i in range(22)}) == 22
 
 
-PRELOAD = """
-import resource, sys
-from pathlib import Path
-from solo.config.schema import Data
-from solo.data.datasets import load_splits
-data = Data(dataset="custom", train_path=sys.argv[1], format=sys.argv[2])
-train = load_splits(data, 0).train
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before = peak()
-train.preload("images")
-print(peak() - before)
-first = train._encoded(3)
-train._bytes = None
-assert first == train.read(3) and len(first) > 0
-"""
+def preload(path: str, form: str) -> Callable[[], None]:
+    train = load_splits(data(dataset="custom", train_path=path, format=form), 0).train
+    return lambda: train.preload("images")
 
 
 @pytest.mark.parametrize("form", ["image_folder", "h5"])
@@ -419,15 +406,11 @@ def test_preloading_takes_the_data_once(form: str, tmp_path: Path, script: Any) 
     if form == "h5":
         place = tmp_path / "train.h5"
         script("scripts/utils/images_to_h5.py", tmp_path / "train", place)
-    done = subprocess.run(
-        [sys.executable, "-c", PRELOAD, str(place), form],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-    )
-    assert not done.returncode, done.stderr
-    assert int(done.stdout.split()[-1]) < 1.2 * size
+    assert 0.9 * size < 2**20 * peak_memory(preload, str(place), form) < 1.2 * size
+    train = load_splits(data(dataset="custom", train_path=str(place), format=form), 0).train
+    plain = train.read(3)
+    train.preload("images")
+    assert train._encoded(3) == plain and len(plain) > 0
 
 
 def test_one_process_downloads_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from solo.losses import (
     barlow_twins_loss,
@@ -23,6 +24,7 @@ from solo.losses import (
 )
 from solo.losses.dino import updated_center
 from solo.losses.ncl import RECTIFIERS, rep_relu
+from solo.losses.sigreg import SIGReg
 from solo.losses.vicreg import covariance_loss, variance_loss
 from solo.losses.visreg import VISRegTest
 from solo.multivariate.directions import random_directions
@@ -172,57 +174,49 @@ def test_more_than_two_views() -> None:
     assert over_pairs(vicreg_loss, z).item() == pytest.approx(np.mean(pairs), rel=1e-6)
 
 
-SCRIPT = """
-from solo.losses import (barlow_twins_loss, byol_loss, dino_loss, ncl_loss, over_pairs,
-                         simclr_loss, supervised_loss, vicreg_loss)
-from solo.losses.dino import updated_center
-from solo.losses.sigreg import SIGReg
-torch.manual_seed(0)
-images = torch.randn(2, 16, 12, dtype=torch.float64)
-teacher = torch.randn(2, 16, 6, dtype=torch.float64)
-size = 16 // world
-mine = slice(rank * size, (rank + 1) * size)
-center = torch.linspace(-1, 1, 6, dtype=torch.float64)
-labels = torch.randint(0, 6, (2, 16))
-labels[:, :3] = -1  # more of them missing on the first process
-losses = dict(vicreg=lambda z: over_pairs(vicreg_loss, z), simclr=lambda z: simclr_loss(*z),
-              ncl=lambda z: ncl_loss(*z), sigreg=SIGReg(num_slices=64),
-              barlow=lambda z: barlow_twins_loss(*z),
-              byol=lambda z: byol_loss(z, teacher[:, mine]),
-              dino=lambda z: dino_loss(z, teacher[:, mine], center),
-              supervised=lambda z: supervised_loss(z.flatten(0, 1), labels[:, mine].flatten()))
-for name, loss in losses.items():
+def worker(rank: int, world: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    images = torch.randn(2, 16, 12, dtype=torch.float64).chunk(world, 1)[rank]
+    teacher = torch.randn(2, 16, 6, dtype=torch.float64).chunk(world, 1)[rank]
+    center = torch.linspace(-1, 1, 6, dtype=torch.float64)
+    labels = torch.randint(0, 6, (2, 16))
+    labels[:, :3] = -1  # more of them missing on the first process
+    labels = labels.chunk(world, 1)[rank].flatten()
+    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "vicreg": lambda z: over_pairs(vicreg_loss, z),
+        "simclr": lambda z: simclr_loss(*z),
+        "ncl": lambda z: ncl_loss(*z),
+        "sigreg": SIGReg(num_slices=64),
+        "barlow": lambda z: barlow_twins_loss(*z),
+        "byol": lambda z: byol_loss(z, teacher),
+        "dino": lambda z: dino_loss(z, teacher, center),
+        "supervised": lambda z: supervised_loss(z.flatten(0, 1), labels),
+    }
+    results = {"center": updated_center(center, teacher)}
+    for name, loss in losses.items():
+        torch.manual_seed(1)
+        network = DistributedDataParallel(torch.nn.Linear(12, 6).double())
+        value = loss(network(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
+        value.backward()
+        results |= {name: value.detach(), f"{name}_gradient": network.module.weight.grad}
+    return results
+
+
+def visreg_worker(rank: int, world: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    images = torch.randn(2, 16, 12).chunk(world, 1)[rank]
     torch.manual_seed(1)
-    network = torch.nn.Linear(12, 6).double()
-    network = torch.nn.parallel.DistributedDataParallel(network)
-    z = network(images[:, mine].flatten(0, 1)).unflatten(0, (2, size))
-    value = loss(z)
+    network = DistributedDataParallel(torch.nn.Linear(12, 6))
+    z = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    value = torch.stack(VISRegTest(num_projections=32)(z, (0, 0))).sum()
     value.backward()
-    results[name] = value.detach()
-    results[name + '_gradient'] = network.module.weight.grad
-results['center'] = updated_center(center, teacher[:, mine])
-"""
-
-VISREG = """
-from solo.losses.visreg import VISRegTest
-from solo.multivariate.directions import random_directions
-torch.manual_seed(0)
-images = torch.randn(2, 16, 12)
-size = 16 // world
-torch.manual_seed(1)
-network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(12, 6))
-z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (2, size))
-value = sum(VISRegTest(num_projections=32)(z, (0, 0)))
-value.backward()
-results['value'] = value.detach().double()
-results['gradient'] = network.module.weight.grad.double()
-"""
+    return {"value": value.detach().double(), "gradient": network.module.weight.grad.double()}
 
 
-def test_one_process_and_two_agree(agree: Callable[[str], None]) -> None:
-    agree(SCRIPT)
+def test_one_process_and_two_agree(agree: Callable[..., None]) -> None:
+    agree(worker)
 
 
 def test_visreg_on_one_process_and_two(agree: Callable[..., None]) -> None:
     """In float32, as the sorted distance computes."""
-    agree(VISREG, rtol=1e-4, atol=1e-6)
+    agree(visreg_worker, rtol=1e-4, atol=1e-6)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import rows, tiny
+from torch.nn.parallel import DistributedDataParallel
 
 from solo.config import ConfigError
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian
@@ -103,23 +104,19 @@ def test_the_normal_target_is_sigreg() -> None:
     assert reg(z, (5,)).item() * 50 * reg.epps_pulley_unit == pytest.approx(expected, rel=1e-6)
 
 
-SCRIPT = """
-from solo.distributions import RectifiedGeneralizedGaussian
-from solo.losses.characteristic_rdm import CharacteristicRDMReg
-torch.manual_seed(0)
-images = torch.randn(2, 16, 12, dtype=torch.float64)
-size = 16 // world
-network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(12, 6).double())
-z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (2, size)).relu()
-reg = CharacteristicRDMReg(RectifiedGeneralizedGaussian(2.0, 0.0), num_projections=63)
-loss = reg(z, (1,))
-loss.backward()
-results['loss'], results['gradient'] = loss.detach(), network.module.weight.grad
-"""
+def worker(rank: int, world: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    images = torch.randn(2, 16, 12, dtype=torch.float64).chunk(world, 1)[rank]
+    network = DistributedDataParallel(torch.nn.Linear(12, 6).double())
+    z = network(images.flatten(0, 1)).unflatten(0, images.shape[:2]).relu()
+    reg = CharacteristicRDMReg(RectifiedGeneralizedGaussian(2.0, 0.0), num_projections=63)
+    loss = reg(z, (1,))
+    loss.backward()
+    return {"loss": loss.detach(), "gradient": network.module.weight.grad}
 
 
-def test_one_process_and_two_agree(agree: Callable[[str], None]) -> None:
-    agree(SCRIPT)
+def test_one_process_and_two_agree(agree: Callable[..., None]) -> None:
+    agree(worker)
 
 
 def test_lpjepa_from_both_methods(tmp_path: Path) -> None:

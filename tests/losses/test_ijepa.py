@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from solo.losses.ijepa import draw_masks, ijepa_loss
 
@@ -56,20 +57,15 @@ def test_loss() -> None:
     assert ijepa_loss(prediction, target).item() == pytest.approx(expected, rel=1e-10)
 
 
-SCRIPT = """
-from solo.losses.ijepa import ijepa_loss
-torch.manual_seed(0)
-x, target = torch.randn(2, 8, 2, 3, 6, dtype=torch.float64)
-size = 8 // world
-mine = slice(rank * size, (rank + 1) * size)
-torch.manual_seed(1)
-network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(6, 6).double())
-value = ijepa_loss(network(x[mine]), target[mine])
-value.backward()
-results['value'] = value.detach()
-results['gradient'] = network.module.weight.grad
-"""
+def worker(rank: int, world: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    x, target = torch.randn(2, 8, 2, 3, 6, dtype=torch.float64).chunk(world, 1)[rank]
+    torch.manual_seed(1)
+    network = DistributedDataParallel(torch.nn.Linear(6, 6).double())
+    value = ijepa_loss(network(x), target)
+    value.backward()
+    return {"value": value.detach(), "gradient": network.module.weight.grad}
 
 
-def test_one_process_and_two_agree(agree: Callable[[str], None]) -> None:
-    agree(SCRIPT)
+def test_one_process_and_two_agree(agree: Callable[..., None]) -> None:
+    agree(worker)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import peak_memory
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian
@@ -17,6 +21,7 @@ from solo.losses.rectified_lpjepa import (
     sliced_wasserstein,
     sorted_distance,
 )
+from solo.losses.vicreg import invariance_loss
 from solo.multivariate.directions import (
     BLOCK,
     dense_chunks,
@@ -178,19 +183,20 @@ def test_gradient_of_the_sorted_distance() -> None:
     )
 
 
+def backward(count: int) -> Callable[[], None]:
+    """RDMReg with this many slices, after a first time with few."""
+
+    def work(count: int) -> None:
+        reg = RDMReg(RectifiedGeneralizedGaussian(), num_projections=count)
+        reg(torch.randn(2, 128, 256, requires_grad=True), (0,)).backward()
+
+    work(512)
+    return partial(work, count)
+
+
 def test_memory_does_not_grow_with_the_slices() -> None:
     """Peak memory of a process, forward and backward, with 16,384 and with 65,536 slices."""
-    code = """
-import torch
-from solo.distributions import RectifiedGeneralizedGaussian
-from solo.losses.rectified_lpjepa import RDMReg
-torch.set_num_threads(2)
-def run(slices):
-    reg = RDMReg(RectifiedGeneralizedGaussian(), num_projections=slices)
-    reg(torch.randn(2, 128, 256, requires_grad=True), (0,)).backward()
-small, work = lambda: run(512), lambda: run(SLICES)
-"""
-    few, many = (peak_memory(code.replace("SLICES", str(k))) for k in (16384, 65536))
+    few, many = (peak_memory(backward, count) for count in (16384, 65536))
     assert many < few + 20  # MiB; 49,152 more slices are 48 of directions and 48 of projections
     assert few > 0.5
 
@@ -212,40 +218,35 @@ def test_the_target_is_the_minimum_in_expectation() -> None:
         assert torch.stack([reg(other, (i,)) for i in range(8)]).mean() > 1.5 * at_target
 
 
-TWO_PROCESSES = """
-from solo.distributions import RectifiedGeneralizedGaussian
-from solo.losses.rectified_lpjepa import RDMReg
-from solo.losses.vicreg import invariance_loss
-from torch.utils.flop_counter import FlopCounterMode
-torch.manual_seed(0)
-images = torch.randn(2, 32, 12)
-network = torch.nn.Sequential(torch.nn.Linear(12, 24), torch.nn.Tanh(), torch.nn.Linear(24, 8),
-                              torch.nn.ReLU())
-network = torch.nn.parallel.DistributedDataParallel(network)
-reg = RDMReg(RectifiedGeneralizedGaussian(1.0, -0.2), num_projections=301, seed=5,
-             projection_vectors_type=KIND)
-size = 32 // world
-z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (2, size))
-with FlopCounterMode(display=False) as counter:
-    value = reg(z, (3, 1))
-results['operations'] = torch.tensor(float(counter.get_total_flops()))
-invariance = invariance_loss(z)
-(125 * value + 25 * invariance).backward()
-results['value'], results['invariance'] = value.detach(), invariance.detach()
-for name, p in network.named_parameters():
-    results[name] = p.grad
-"""
+def worker(rank: int, world: int, kind: Any) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    images = torch.randn(2, 32, 12).chunk(world, 1)[rank]
+    linear, relu = torch.nn.Linear, torch.nn.ReLU()
+    network = torch.nn.Sequential(linear(12, 24), torch.nn.Tanh(), linear(24, 8), relu)
+    ddp = DistributedDataParallel(network)
+    target = RectifiedGeneralizedGaussian(1.0, -0.2)
+    reg = RDMReg(target, num_projections=301, seed=5, projection_vectors_type=kind)
+    z = ddp(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    with FlopCounterMode(display=False) as counter:
+        value = reg(z, (3, 1))
+    invariance = invariance_loss(z)
+    (125 * value + 25 * invariance).backward()
+    return {
+        "operations": torch.tensor(float(counter.get_total_flops())),
+        "value": value.detach(),
+        "invariance": invariance.detach(),
+        **{name: p.grad for name, p in network.named_parameters()},
+    }
 
 
 @pytest.mark.parametrize("kind", ["random", "structured", "torch_svd_and_random"])
 def test_one_process_and_two_agree(
-    kind: str, processes: Callable[[str, int], list[dict[str, torch.Tensor]]]
+    kind: str, processes: Callable[..., list[dict[str, torch.Tensor]]]
 ) -> None:
     """Batch 32 on one process, and 16 on each of two (random slices: and 8 on each of four)."""
-    script = TWO_PROCESSES.replace("KIND", repr(kind))
-    (one,) = processes(script, 1)
+    (one,) = processes(worker, 1, kind)
     for world in (2, 4) if kind == "random" else (2,):
-        for other in processes(script, world):
+        for other in processes(worker, world, kind):
             for name, value in one.items():
                 if name == "operations":  # of matrix products
                     continue

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import rows, tiny
+from torch.nn.parallel import DistributedDataParallel
 
 from solo.data import ImageData
 from solo.losses.sigreg import SIGReg, lejepa_loss
@@ -42,21 +43,18 @@ def test_loss_is_the_plain_formula() -> None:
         lejepa_loss(z, value, 6)
 
 
-SCRIPT = """
-from solo.losses.sigreg import SIGReg, lejepa_loss
-torch.manual_seed(0)
-images = torch.randn(4, 16, 12, dtype=torch.float64)
-size = 16 // world
-network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(12, 6).double())
-z = network(images[:, rank * size:(rank + 1) * size].flatten(0, 1)).unflatten(0, (4, size))
-loss = lejepa_loss(z, SIGReg(num_slices=64)(z, (1,)), 2).loss
-loss.backward()
-results['loss'], results['gradient'] = loss.detach(), network.module.weight.grad
-"""
+def worker(rank: int, world: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    images = torch.randn(4, 16, 12, dtype=torch.float64).chunk(world, 1)[rank]
+    network = DistributedDataParallel(torch.nn.Linear(12, 6).double())
+    z = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    loss = lejepa_loss(z, SIGReg(num_slices=64)(z, (1,)), 2).loss
+    loss.backward()
+    return {"loss": loss.detach(), "gradient": network.module.weight.grad}
 
 
-def test_one_process_and_two_agree(agree: Callable[[str], None]) -> None:
-    agree(SCRIPT)
+def test_one_process_and_two_agree(agree: Callable[..., None]) -> None:
+    agree(worker)
 
 
 @pytest.mark.parametrize("per_view", [True, False])

@@ -7,12 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from solo.config import Config
 from solo.methods.probes import (
     Encoded,
     OnlineProbes,
+    Tally,
+    global_means,
     mean_average_precision,
     means,
     probe_loss,
@@ -83,42 +86,40 @@ def test_mean_average_precision() -> None:
     assert np.isnan(mean_average_precision(scores, labels * 0))
 
 
-TALLY = """
-from solo.methods.probes import Tally
-torch.manual_seed(0)
-logits, labels = torch.randn(20, 2, 5).double(), torch.randint(0, 2, (20, 5))
-tally = Tally()
-for start, stop in ([(0, 9), (9, 20)] if world == 1 else [[(0, 4), (4, 7)], [(7, 20)]][rank]):
-    rows = slice(start, stop)
-    tally.add({'': logits[rows, 0], 'proj_': logits[rows, 1]}, labels[rows])
-results.update(tally.finish())
-assert set(results) == {'loss', 'acc1', 'map', 'proj_loss', 'proj_acc1', 'proj_map'}
-"""
+def tally_worker(rank: int, world: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(20, 2, 5).double(), torch.randint(0, 2, (20, 5))
+    tally = Tally()
+    for start, stop in [(0, 9), (9, 20)] if world == 1 else [[(0, 4), (4, 7)], [(7, 20)]][rank]:
+        rows = slice(start, stop)
+        tally.add({"": logits[rows, 0], "proj_": logits[rows, 1]}, labels[rows])
+    found = tally.finish()
+    assert set(found) == {"loss", "acc1", "map", "proj_loss", "proj_acc1", "proj_map"}
+    return found
 
 
 def test_a_tally_on_one_process_and_two(agree: Callable[..., None]) -> None:
     """Batches of different sizes on the processes."""
-    agree(TALLY, rtol=1e-6, atol=0)
+    agree(tally_worker, rtol=1e-6, atol=0)
 
 
-PARTLY_LABELLED = """
-from solo.config import Config
-from solo.methods.probes import Encoded, OnlineProbes, global_means, probe_loss, score
-torch.manual_seed(0)
-config = Config.model_validate({'mlp_probe': {'enabled': False}})
-probes = OnlineProbes(config, 6, 6, 4, 5).double()
-h, z, labels = torch.randn(24, 6).double(), torch.randn(24, 4).double(), torch.full((24,), -1)
-labels[[0, 1, 2, 9, 13]] = torch.tensor([0, 1, 2, 3, 4])  # of four processes the last has none
-own = slice(24 * rank // world, 24 * (rank + 1) // world)
-logits = probes(Encoded(h[own], z[own], h[own]))
-found = global_means(score(logits, labels[own]))
-probe_loss(found).backward()
-for name, parameter in probes.named_parameters():
-    grad = parameter.grad / world
-    dist.all_reduce(grad)  # as DistributedDataParallel does
-    results[name] = grad
-results |= {name: value.detach() for name, value in found.items()}
-"""
+def sparse_worker(rank: int, world: int) -> dict[str, torch.Tensor]:
+    """Five of 24 rows have a label; of four processes the last has none."""
+    torch.manual_seed(0)
+    config = Config.model_validate({"mlp_probe": {"enabled": False}})
+    probes = OnlineProbes(config, 6, 6, 4, 5).double()
+    h, z, labels = torch.randn(24, 6).double(), torch.randn(24, 4).double(), torch.full((24,), -1)
+    labels[[0, 1, 2, 9, 13]] = torch.tensor([0, 1, 2, 3, 4])
+    own = slice(24 * rank // world, 24 * (rank + 1) // world)
+    logits = probes(Encoded(h[own], z[own], h[own]))
+    found = global_means(score(logits, labels[own]))
+    probe_loss(found).backward()
+    results = {name: value.detach() for name, value in found.items()}
+    for name, parameter in probes.named_parameters():
+        assert parameter.grad is not None
+        results[name] = parameter.grad / world
+        dist.all_reduce(results[name])  # as DistributedDataParallel does
+    return results
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -126,9 +127,9 @@ def test_probes_where_few_rows_have_labels(
     world: int, processes: Callable[..., list[dict[str, torch.Tensor]]]
 ) -> None:
     """Loss, metrics and gradients are those of one process, whoever holds the labels."""
-    (one,) = processes(PARTLY_LABELLED, 1)
+    (one,) = processes(sparse_worker, 1)
     assert one["acc1"].item() in (0, 20, 40, 60, 80, 100)
-    for other in processes(PARTLY_LABELLED, world):
+    for other in processes(sparse_worker, world):
         for name, value in one.items():
             torch.testing.assert_close(other[name], value, rtol=1e-9, atol=1e-12)
 

@@ -8,8 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
-from solo import multivariate
+from solo import multivariate, univariate
 
 TESTS = {
     "BHEP": "BHEP(beta=0.8)",
@@ -104,29 +105,27 @@ def test_means_under_the_null(text: str) -> None:
     assert values.mean().item() == pytest.approx(test.null_mean(60, 3), abs=4 * error)
 
 
-SCRIPT = """
-from solo import multivariate, univariate
-torch.manual_seed(0)
-x = torch.randn(24, 4, dtype=torch.float64)
-size = 24 // world
-names = dict(vars(multivariate), **vars(univariate))
-for text in TEXTS:
-    scale = torch.nn.Parameter(torch.ones(24, 4, dtype=torch.float64))
-    value = eval(text, names)((x * scale)[rank * size:(rank + 1) * size])
-    value.sum().backward()
-    dist.all_reduce(scale.grad)
-    results[text], results[text + ' gradient'] = value.detach(), scale.grad / world
-"""
+def worker(rank: int, world: int, texts: list[str]) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(24, 4, dtype=torch.float64)
+    names, results = {**vars(univariate), **vars(multivariate)}, {}
+    for text in texts:
+        scale = torch.nn.Parameter(torch.ones(24, 4, dtype=torch.float64))
+        value = eval(text, names)((x * scale).chunk(world)[rank])
+        value.sum().backward()
+        assert scale.grad is not None
+        dist.all_reduce(scale.grad)
+        results |= {text: value.detach(), f"{text} gradient": scale.grad / world}
+    return results
 
 
-def test_one_process_and_two_agree(agree: Callable[[str], None]) -> None:
+def test_one_process_and_two_agree(agree: Callable[..., None]) -> None:
     sliced = [
         f"SlicingUnivariateTest({test}(), num_slices=301, reduction={reduction!r})"
         for test in ("EppsPulley", "AndersonDarling", "VCReg")
         for reduction in ("mean", "none")
     ]
-    script = SCRIPT.replace("TEXTS", repr([*TESTS.values(), *sliced]))
-    agree(script)
+    agree(worker, [*TESTS.values(), *sliced])
 
 
 def test_bad_arguments() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import start
 from helpers import tiny
 
 from solo.config import Config, ConfigError
@@ -40,46 +41,30 @@ def unfinished(folder: Path) -> Path:
     return chosen.path
 
 
-# Waits for a moment that all processes know, chooses, and holds on to its folder for a while.
-CHOOSER = """
-import sys, time
-from solo.runs import choose_folder
-sys.path.insert(0, "tests")
-sys.path.insert(0, "tests/runs")
-from pathlib import Path
-from test_folder import config
-wanted = config(Path(sys.argv[1]))
-sys.stdin.readline()
-chosen = choose_folder(wanted, lambda text: None)
-print(chosen.path, bool(chosen.resume_from), flush=True)
-sys.stdin.readline()
-"""
+def choose(folder: str) -> None:
+    """Wait for a moment that all know, choose, and hold on to the folder for a while."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+    chosen = choose_folder(config(Path(folder)), lambda text: None)
+    print(chosen.path, bool(chosen.resume_from), flush=True)
+    sys.stdin.readline()
+
+
+def line(child: subprocess.Popen[str]) -> str:
+    """The next that it prints."""
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
 
 
 @pytest.mark.slow
 def test_runs_started_at_the_same_moment(tmp_path: Path) -> None:
     """Of four, one continues the unfinished run; all have folders of their own."""
     path = unfinished(tmp_path)
-    starters = [
-        subprocess.Popen(
-            [sys.executable, "-c", CHOOSER, str(tmp_path)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    time.sleep(10)  # imports
-    answers = []
+    starters = [start(choose, str(tmp_path)) for _ in range(4)]
+    assert [line(starter) for starter in starters] == ["ready"] * 4
     for starter in starters:
-        assert starter.stdin is not None
-        starter.stdin.write("\n")
-        starter.stdin.flush()
-    for starter in starters:
-        assert starter.stdout is not None
-        answers.append(starter.stdout.readline().split())
+        print(file=starter.stdin, flush=True)
+    answers = [line(starter).split() for starter in starters]
     for starter in starters:
         starter.communicate("\n")
     assert len({folder for folder, _ in answers}) == 4

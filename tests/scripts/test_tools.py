@@ -15,7 +15,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 import torchvision
-from helpers import tiny
+from helpers import ROOT, tiny
 from PIL import Image
 
 from solo.data.views import validation_transform
@@ -61,21 +61,6 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
     assert nothing.returncode and "no finished pretraining run" in nothing.stderr
 
 
-# Runs where solo cannot be imported.
-CLEAN = """
-import sys
-sys.modules["solo"] = None
-sys.path.insert(0, sys.argv[1])
-import torch
-from load_backbone import load
-network = load(sys.argv[1])
-images = torch.load(sys.argv[2])
-mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
-with torch.no_grad():
-    torch.save(network((images / 255 - mean) / std), sys.argv[3])
-"""
-
-
 @pytest.mark.parametrize("name", ["resnet10t", "resnet18", "vit_tiny"])
 def test_export(name: str, tmp_path: Path, script: Command) -> None:
     """The exported network is the same without this package, to 1e-6 of its scale."""
@@ -88,7 +73,7 @@ def test_export(name: str, tmp_path: Path, script: Command) -> None:
     torch.save(images, tmp_path / "images.pt")
     words = [str(tmp_path / part) for part in ("out", "images.pt", "features.pt")]
     done = subprocess.run(
-        [sys.executable, "-c", CLEAN, *words],
+        [sys.executable, ROOT / "tests/scripts/without_solo.py", *words],
         cwd=tmp_path,
         capture_output=True,
         text=True,

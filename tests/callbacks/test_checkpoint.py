@@ -136,6 +136,9 @@ def killed_at_random(content: dict[str, Any], folder: str, count: int) -> None:
         ):
             assert code == -signal.SIGKILL, code
             kills[-1] += 1
+            facts = Path(folder).glob(f"{number}/*/*/environment.json")
+            if any(json.loads(file.read_text())["status"] == "finished" for file in facts):
+                break  # it had ended; given again, the command would start another
         whole = whole or time.monotonic() - started
     print(json.dumps(kills))
 

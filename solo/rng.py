@@ -23,6 +23,19 @@ class Step(NamedTuple):
     batch: int
 
 
+class StepCounter:
+    """Names the draws of a call: by the step that is given, else by counting the calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def named(self, step: tuple[int, ...] | None) -> tuple[int, ...]:
+        """``step``, or the number of the call."""
+        if step is None:
+            step, self.calls = (self.calls,), self.calls + 1
+        return step
+
+
 def seed_for(seed: int, stream: str, *indices: int) -> int:
     """Hash ``(seed, stream, indices)`` to 63 bits.
 

@@ -37,14 +37,16 @@ def ncl_loss(
     z2: Tensor,
     *,
     temperature: float = 0.2,
-    non_neg: NonNegative = "relu",
+    non_neg: NonNegative | None = "relu",
 ) -> Tensor:
     """NT-Xent of rectified embeddings, normalised after the rectification.
 
     Args:
         z1, z2: [B, D] each, this process's share of the batch.
         temperature: divides the cosine similarities, > 0.
-        non_neg: how z becomes non-negative; relu and rep_relu have the same value.
+        non_neg: how z becomes non-negative; relu and rep_relu have the same value. None: it is.
     """
+    if non_neg is None:
+        return simclr_loss(z1, z2, temperature=temperature)
     rectify = RECTIFIERS[non_neg]
     return simclr_loss(rectify(z1), rectify(z2), temperature=temperature)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from solo import distributed
+from solo.distributions import GeneralizedGaussian
+from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.multivariate import MULTIVARIATE_TESTS, MultivariateTest, SlicingUnivariateTest
 from solo.univariate import UNIVARIATE_TESTS, EppsPulley
 
@@ -16,21 +18,37 @@ class SIGReg(nn.Module):
     """Mean Epps–Pulley statistic over random slices, of the global batch.
 
     Args:
-        num_slices: directions a call.
+        num_slices: unit vectors a call.
         num_points: nodes of the statistic's quadrature.
         t_max: upper end of its grid.
         seed: the run's seed.
+        target: the distribution of each coordinate; None is the standard normal.
     """
 
     def __init__(
-        self, num_slices: int = 1024, num_points: int = 17, t_max: float = 3.0, seed: int = 0
+        self,
+        num_slices: int = 1024,
+        num_points: int = 17,
+        t_max: float = 3.0,
+        seed: int = 0,
+        *,
+        target: GeneralizedGaussian | None = None,
     ) -> None:
         super().__init__()
-        self.test = SlicingUnivariateTest(EppsPulley(num_points, t_max), num_slices, seed=seed)
+        self.test: SlicingUnivariateTest | CharacteristicRDMReg
+        if target is None:
+            self.test = SlicingUnivariateTest(EppsPulley(num_points, t_max), num_slices, seed=seed)
+        else:
+            self.test = CharacteristicRDMReg(
+                target, num_projections=num_slices, num_points=num_points, t_max=t_max, seed=seed
+            )
 
     def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """z [..., N, D] -> a scalar: the mean over leading dimensions (views) and slices."""
         statistic: Tensor = self.test(z, step)
+        if isinstance(self.test, CharacteristicRDMReg):  # to the unit of Epps–Pulley
+            count = z.shape[-2] * distributed.world_size()
+            statistic = statistic * (count * self.test.epps_pulley_unit)
         return statistic.mean()
 
 

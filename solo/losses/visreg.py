@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from solo import distributed
-from solo.losses.rectified_lpjepa import sorted_distance
-from solo.multivariate.directions import random_chunks
+from solo import distributed, rng
+from solo.losses.wasserstein import global_wasserstein
+from solo.multivariate.slices import RandomSlices
 
 
 class VISRegTerms(NamedTuple):
@@ -34,24 +34,24 @@ class VISRegTest(nn.Module):
 
     def __init__(self, num_projections: int = 4096, seed: int = 0) -> None:
         super().__init__()
-        self.num_projections, self.seed = num_projections, seed
+        self.slices = RandomSlices(num_projections, seed)
+        self.steps = rng.StepCounter()
 
-    def forward(self, z: Tensor, step: tuple[int, ...] = (0,)) -> VISRegTerms:
-        """z: [V, B, D], this process's share of the batch; step: names the draw of the slices."""
+    def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> VISRegTerms:
+        """The three terms.
+
+        Args:
+            z: [V, B, D], this process's share of the batch.
+            step: names the draw of the slices; without one, the calls are counted.
+        """
         z = distributed.gather(z, dim=1)  # [V, N, D]
-        views, samples = z.shape[:2]
         mean = z.mean(1, keepdim=True)
         centred = z - mean
-        std = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / samples**0.5
+        std = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / z.shape[1] ** 0.5
         standard = centred / std.detach().clamp(min=1e-6)
-        start, stop = distributed.share(self.num_projections)
-        slices = random_chunks(standard.detach().flatten(0, 1), self.seed, step, start, stop)
-        total = distributed.all_sum(sorted_distance(standard, normal_quantiles(samples, z), slices))
-        return VISRegTerms(
-            center=mean.square().mean(),
-            scale=(1 - std).square().mean(),
-            shape=total / (views * self.num_projections),
-        )
+        quantiles = normal_quantiles(z.shape[1], z)
+        shape = global_wasserstein(standard, quantiles, self.slices, self.steps.named(step))
+        return VISRegTerms(mean.square().mean(), (1 - std).square().mean(), shape)
 
 
 def normal_quantiles(count: int, like: Tensor) -> Tensor:

@@ -7,12 +7,10 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from solo import distributed
 from solo.config import fault
 from solo.data import Batch
 from solo.distributions import GeneralizedGaussian
-from solo.losses.characteristic_rdm import CharacteristicRDMReg
-from solo.losses.sigreg import build_test, lejepa_loss
+from solo.losses.sigreg import SIGReg, build_test, lejepa_loss
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
 from solo.methods.probes import Encoded
 from solo.rng import Step
@@ -57,6 +55,16 @@ class LeJEPAKwargs(MethodKwargs):
             return self.test_kwargs
         return {"num_points": self.num_points, "t_max": self.t_max, **self.test_kwargs}
 
+    def build_regulariser(self, seed: int) -> nn.Module:
+        """SIGReg, or another test in its place."""
+        kwargs = self.all_test_kwargs()
+        if self.test != "epps_pulley":
+            return build_test(self.test, kwargs, num_slices=self.num_slices, seed=seed)
+        p = self.lp_norm_parameter
+        target = None if p == 2 else GeneralizedGaussian(p)
+        points = kwargs.get("n_points", kwargs["num_points"])
+        return SIGReg(self.num_slices, points, kwargs["t_max"], seed, target=target)
+
 
 class LeJEPA(SSLMethod):
     """``(1 - lamb) * invariance + lamb * SIGReg``, over any number of global and local views."""
@@ -67,29 +75,12 @@ class LeJEPA(SSLMethod):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        options, seed = self.kwargs, self.config.seed
-        self.sigreg: nn.Module
-        if options.lp_norm_parameter == 2:
-            self.sigreg = build_test(
-                options.test, options.all_test_kwargs(), num_slices=options.num_slices, seed=seed
-            )
-        else:
-            self.sigreg = CharacteristicRDMReg(
-                GeneralizedGaussian(options.lp_norm_parameter),
-                num_projections=options.num_slices,
-                num_points=options.num_points,
-                t_max=options.t_max,
-                seed=seed,
-            )
+        self.sigreg = self.kwargs.build_regulariser(self.config.seed)
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
         z = encoded.z
         sample = z if self.kwargs.per_view else z.flatten(0, 1)[None]
-        sigreg: Tensor = self.sigreg(sample, step)
-        if isinstance(self.sigreg, CharacteristicRDMReg):
-            count = sample.shape[1] * distributed.world_size()
-            sigreg = sigreg * (count * self.sigreg.epps_pulley_unit)
-        sigreg = sigreg.mean()
+        sigreg: Tensor = self.sigreg(sample, step).mean()
         total, invariance = lejepa_loss(z, sigreg, self.global_views, lamb=self.kwargs.lamb)
         return Loss(total, {"invariance_loss": invariance, "sigreg_loss": sigreg})

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from solo.data import Batch
-from solo.losses import over_pairs, simclr_loss
+from solo.losses import ncl_loss, over_pairs
 from solo.losses.ncl import RECTIFIERS, NonNegative
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
 from solo.methods.probes import Encoded
@@ -74,5 +74,5 @@ class NCL(SSLMethod):
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
-        loss = partial(simclr_loss, temperature=self.kwargs.temperature)
+        loss = partial(ncl_loss, temperature=self.kwargs.temperature, non_neg=None)
         return Loss(over_pairs(loss, encoded.z))

@@ -10,11 +10,11 @@ from solo.config import fault
 from solo.data import Batch
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian, SigmaMode
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
-from solo.losses.rectified_lpjepa import ProjectionVectorsType, RDMReg
-from solo.losses.vicreg import invariance_loss
+from solo.losses.rectified_lpjepa import RDMReg, weighted_sum
 from solo.methods.base import Loss, MethodKwargs, SSLMethod
 from solo.methods.probes import Encoded
 from solo.methods.projectors import ProjectorType
+from solo.multivariate.slices import ProjectionVectorsType
 from solo.rng import Step
 
 
@@ -118,10 +118,10 @@ class RectifiedLpJEPA(SSLMethod):
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """See the class."""
-        invariance = invariance_loss(encoded.z)
-        rdm_reg = self.rdm_reg(encoded.z, step)
-        total = (
-            self.kwargs.invariance_loss_weight * invariance
-            + self.kwargs.rdm_reg_loss_weight * rdm_reg
+        total, invariance, rdm_reg = weighted_sum(
+            encoded.z,
+            self.rdm_reg(encoded.z, step),
+            invariance_loss_weight=self.kwargs.invariance_loss_weight,
+            rdm_reg_loss_weight=self.kwargs.rdm_reg_loss_weight,
         )
         return Loss(total, {"invariance_loss": invariance, "rdm_reg_loss": rdm_reg})

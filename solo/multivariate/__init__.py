@@ -2,8 +2,8 @@
 
 from solo.multivariate.base import MultivariateTest
 from solo.multivariate.bhep import BHEP, HZ
-from solo.multivariate.directions import random_directions
 from solo.multivariate.generating_function import BHEP_M, COMB, HV
+from solo.multivariate.slices import RandomSlices
 from solo.multivariate.slicing import SlicingUnivariateTest
 
 MULTIVARIATE_TESTS: dict[str, type[MultivariateTest]] = {
@@ -23,6 +23,6 @@ __all__ = [
     "HZ",
     "MULTIVARIATE_TESTS",
     "MultivariateTest",
+    "RandomSlices",
     "SlicingUnivariateTest",
-    "random_directions",
 ]

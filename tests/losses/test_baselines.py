@@ -27,7 +27,7 @@ from solo.losses.ncl import RECTIFIERS, rep_relu
 from solo.losses.sigreg import SIGReg
 from solo.losses.vicreg import covariance_loss, variance_loss
 from solo.losses.visreg import VISRegTest
-from solo.multivariate.directions import random_directions
+from solo.multivariate import RandomSlices
 
 
 def test_golden(golden: dict[str, np.ndarray]) -> None:
@@ -107,9 +107,9 @@ def test_visreg() -> None:
     mean, std = values.mean(1, keepdims=True), values.std(1, keepdims=True)
     assert terms.center.item() == pytest.approx((mean**2).mean(), rel=1e-5)
     assert terms.scale.item() == pytest.approx(((1 - std) ** 2).mean(), rel=1e-5)
-    directions = random_directions(z, 0, (4, 1), 0, 32).double().numpy()
+    slices = RandomSlices(32).matrix(z, (4, 1)).double().numpy()
     goal = scipy.stats.norm.ppf(np.arange(1, 65) / 65)[:, None]
-    sorted_ = np.sort((values - mean) / std @ directions.T, axis=1)
+    sorted_ = np.sort((values - mean) / std @ slices.T, axis=1)
     assert terms.shape.item() == pytest.approx(((sorted_ - goal) ** 2).mean(), rel=1e-4)
     assert test(3 * z + 5, (4, 1)).shape.item() == pytest.approx(terms.shape.item(), rel=1e-4)
     line = z[..., :1].expand_as(z)  # normal in each coordinate, but of rank 1

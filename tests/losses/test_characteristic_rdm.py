@@ -12,12 +12,18 @@ from helpers import rows, tiny
 from torch.nn.parallel import DistributedDataParallel
 
 from solo.config import ConfigError
-from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian
-from solo.losses.characteristic_rdm import CharacteristicRDMReg, ProjectedCharacteristicFunction
+from solo.distributions import (
+    ExpandedProduct,
+    GeneralizedGaussian,
+    RectifiedGeneralizedGaussian,
+    TabulatedProduct,
+    product_characteristic_function,
+)
+from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import RDMReg
 from solo.losses.sigreg import SIGReg
 from solo.methods import resolve_config
-from solo.multivariate import random_directions
+from solo.multivariate import RandomSlices
 from solo.pretrain import run
 
 TARGETS = [
@@ -34,9 +40,9 @@ TARGETS = [
 @pytest.mark.parametrize("dim", [4, 300])
 def test_the_product_within_its_bound(target: GeneralizedGaussian, dim: int) -> None:
     frequencies = np.linspace(0, 3, 5) / target.variance**0.5
-    projected = ProjectedCharacteristicFunction(target, frequencies, dim)
+    projected = product_characteristic_function(target, frequencies, dim)
     assert projected.error_bound <= 1e-4
-    slices = random_directions(torch.zeros(1, dim, dtype=torch.float64), 0, (0,), 0, 12)
+    slices = RandomSlices(12).matrix(torch.zeros(1, dim, dtype=torch.float64), (0,))
     slices[0] = dim**-0.5  # all coordinates alike
     got = torch.view_as_complex(projected(slices).permute(1, 2, 0).contiguous())
     for t, values in zip(frequencies, got):
@@ -51,9 +57,10 @@ def test_the_bound_is_tight_enough_to_fail() -> None:
     """A coarse tolerance shortens the expansion and shows in the error."""
     target = RectifiedGeneralizedGaussian(1.0, 0.0)
     frequencies = np.array([0.0, 3 / target.variance**0.5])
-    fine, coarse = (ProjectedCharacteristicFunction(target, frequencies, 8, e) for e in (1e-4, 0.1))
-    assert 0 < coarse.terms < fine.terms
-    slices = random_directions(torch.zeros(1, 8, dtype=torch.float64), 0, (0,), 0, 200)
+    table = TabulatedProduct(target, frequencies, 8)
+    fine, coarse = (ExpandedProduct(table, tolerance) for tolerance in (1e-4, 0.1))
+    assert 0 < coarse.coefficients.shape[-1] < fine.coefficients.shape[-1]
+    slices = RandomSlices(200).matrix(torch.zeros(1, 8, dtype=torch.float64), (0,))
     error = (coarse(slices) - fine(slices)).square().sum(0).sqrt().max().item()
     assert 1e-4 < error <= coarse.error_bound
 
@@ -62,7 +69,7 @@ def test_value_is_the_integral() -> None:
     target = RectifiedGeneralizedGaussian(2.0, -0.5)
     reg = CharacteristicRDMReg(target, num_projections=20, seed=3)
     z = torch.randn(2, 12, 6, dtype=torch.float64).relu()
-    slices = random_directions(z, 3, (7,), 0, 20)
+    slices = RandomSlices(20, 3).matrix(z, (7,))
     u = np.linspace(-3, 3, 33)
     deviation = target.variance**0.5
     total = []
@@ -94,7 +101,7 @@ def test_small_changes_weigh_as_in_the_sorted_loss(change: str) -> None:
 def test_gradient() -> None:
     reg = CharacteristicRDMReg(RectifiedGeneralizedGaussian(1.0, 0.0), num_projections=5)
     z = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(reg, z)
+    assert torch.autograd.gradcheck(lambda z: reg(z, (0,)), z)
 
 
 def test_the_normal_target_is_sigreg() -> None:

@@ -15,20 +15,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import peak_memory
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian
+from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import (
     RDMReg,
     rectified_lpjepa_loss,
     sliced_wasserstein,
-    sorted_distance,
 )
+from solo.losses.sigreg import SIGReg
 from solo.losses.vicreg import invariance_loss
-from solo.multivariate.directions import (
-    BLOCK,
-    dense_chunks,
-    random_chunks,
-    random_directions,
-    structured_chunks,
-)
+from solo.losses.visreg import VISRegTest
+from solo.losses.wasserstein import sorted_distance
+from solo.multivariate.slices import BLOCK, RandomSlices, StructuredSlices, given_slices
 
 
 def test_golden_loss_and_gradient(golden: dict[str, np.ndarray]) -> None:
@@ -83,7 +80,7 @@ def test_module_is_the_plain_formula_with_its_own_draws() -> None:
     target = RectifiedGeneralizedGaussian(1.0, -0.3)
     reg = RDMReg(target, num_projections=BLOCK + 40, seed=3)
     z = torch.randn(2, 16, 6).relu()
-    slices = random_directions(z, 3, (4, 2), 0, BLOCK + 40)
+    slices = RandomSlices(BLOCK + 40, 3).matrix(z, (4, 2))
     samples = [reg.target_samples((4, 2), view, z[view]) for view in (0, 1)]
     plain = np.mean(
         [
@@ -95,26 +92,45 @@ def test_module_is_the_plain_formula_with_its_own_draws() -> None:
     assert not torch.equal(samples[0], samples[1])
 
 
-def test_directions_are_uniform_and_do_not_depend_on_the_share() -> None:
-    like = torch.empty(1, 5)
-    whole = random_directions(like, 1, (7,), 0, 1000)
+@pytest.mark.parametrize(
+    "reg",
+    [
+        RDMReg(GeneralizedGaussian(), num_projections=8),
+        CharacteristicRDMReg(GeneralizedGaussian(), num_projections=8),
+        SIGReg(num_slices=8),
+        SIGReg(num_slices=8, target=GeneralizedGaussian(1.0)),
+        VISRegTest(num_projections=8),
+    ],
+)
+def test_calls_without_a_step_draw_afresh(reg: torch.nn.Module) -> None:
+    """Each is another draw, in the order of steps 0, 1, 2; a step that is given changes nothing."""
+    z = torch.randn(2, 16, 6)
+    value = (lambda *step: reg(z, *step).shape) if isinstance(reg, VISRegTest) else partial(reg, z)
+    first = [value().item(), value((7,)).item(), value().item(), value().item()]
+    assert first == [value((i,)).item() for i in (0, 7, 1, 2)]
+    assert len(set(first)) == 4
+
+
+def test_slices_are_uniform_and_do_not_depend_on_the_share() -> None:
+    like, slices = torch.empty(1, 5), RandomSlices(1000, 1)
+    whole = slices.matrix(like, (7,))
     torch.testing.assert_close(whole.norm(dim=1), torch.ones(1000))
     ranges = ((0, 333), (333, 700), (700, 1000))
-    parts = [random_directions(like, 1, (7,), start, stop) for start, stop in ranges]
+    parts = [slices.matrix(like, (7,), start, stop) for start, stop in ranges]
     assert torch.equal(torch.cat(parts), whole)
-    # A coordinate of a uniform direction in 5 dimensions: (1 + c) / 2 is Beta(2, 2).
+    # A coordinate of a uniform slice in 5 dimensions: (1 + c) / 2 is Beta(2, 2).
     assert stats.kstest((1 + whole[:, 0].numpy()) / 2, stats.beta(2, 2).cdf).pvalue > 1e-3
-    assert not torch.equal(whole, random_directions(like, 1, (8,), 0, 1000))
+    assert not torch.equal(whole, slices.matrix(like, (8,)))
 
 
 @pytest.mark.parametrize(
     ("kind", "first"),
     [("torch_svd_and_random", 0), ("torch_svd_bottom_half_eigen_and_random", 3)],
 )
-def test_singular_directions_come_first(kind: str, first: int) -> None:
+def test_singular_slices_come_first(kind: str, first: int) -> None:
     z = torch.randn(20, 6) * torch.arange(6, 0, -1)
     reg = RDMReg(GeneralizedGaussian(), num_projections=9, projection_vectors_type=kind)
-    got = torch.cat([slices.project(torch.eye(6)) for slices in reg._slices(z[None], (0,))])
+    got = torch.cat([chunk.project(torch.eye(6)) for chunk in reg.slices.share(z, (0,))])
     # Right-singular vectors are the eigenvectors of the Gram matrix, by falling eigenvalue.
     eigenvectors = torch.linalg.eigh(z.T @ z).eigenvectors.flip(1).T[first:]
     overlap = (got[: 6 - first] * eigenvectors).sum(1).abs()
@@ -129,8 +145,9 @@ def test_structured_slices_are_orthogonal_blocks(dim: int) -> None:
     like = torch.empty(1, dim, dtype=torch.float64)
     identity = torch.eye(dim, dtype=torch.float64)
     stop = 2 * dim + dim // 2
-    chunks = list(structured_chunks(like, 3, (1,), 0, stop))
-    rows = torch.cat([slices.project(identity) for slices in chunks])
+    slices = StructuredSlices(stop, 3)
+    chunks = list(slices.share(like, (1,)))
+    rows = torch.cat([chunk.project(identity) for chunk in chunks])
     assert rows.shape == (stop, dim)
     for block in rows.split(dim):
         gram = torch.eye(len(block), dtype=torch.float64)
@@ -140,9 +157,9 @@ def test_structured_slices_are_orthogonal_blocks(dim: int) -> None:
     pulled = sum(c.pull_back(part) for c, part in zip(chunks, g.split(dim)))
     torch.testing.assert_close(pulled, rows.T @ g)
     third = stop // 3
-    share = structured_chunks(like, 3, (1,), third, stop - 1)
+    share = slices.chunks(like, (1,), third, stop - 1)
     torch.testing.assert_close(
-        torch.cat([slices.project(x.T) for slices in share]), (rows @ x.T)[third : stop - 1]
+        torch.cat([chunk.project(x.T) for chunk in share]), (rows @ x.T)[third : stop - 1]
     )
 
 
@@ -155,11 +172,11 @@ def test_structured_slices_estimate_the_same_distance(dim: int) -> None:
     samples = target.sample((1, 128, dim), generator=generator)
     values, slopes = {}, {}
     draws, count = 300, 4 * dim
-    for kind, chunks in (("random", random_chunks), ("structured", structured_chunks)):
+    for kind, slices in (("random", RandomSlices(count)), ("structured", StructuredSlices(count))):
         drawn = []
         for draw in range(draws):
-            slices = chunks(z[0].detach(), 0, (draw,), 0, count)
-            value = sorted_distance(z, samples, slices) / count
+            chunks = slices.share(z[0].detach(), (draw,))
+            value = sorted_distance(z, samples, chunks) / count
             drawn.append((value.item(), *torch.autograd.grad(value, z)))
         values[kind] = torch.tensor([v for v, _ in drawn])
         slopes[kind] = torch.stack([slope.flatten() for _, slope in drawn])
@@ -179,7 +196,7 @@ def test_gradient_of_the_sorted_distance() -> None:
     features = torch.randn(3, 9, 4, dtype=torch.float64, requires_grad=True)
     targets, rows = torch.randn_like(features), torch.randn(20, 4, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda z: sorted_distance(z, targets, dense_chunks(rows, 54)), features
+        lambda z: sorted_distance(z, targets, given_slices(rows, 54)), features
     )
 
 
@@ -197,12 +214,12 @@ def backward(count: int) -> Callable[[], None]:
 def test_memory_does_not_grow_with_the_slices() -> None:
     """Peak memory of a process, forward and backward, with 16,384 and with 65,536 slices."""
     few, many = (peak_memory(backward, count) for count in (16384, 65536))
-    assert many < few + 20  # MiB; 49,152 more slices are 48 of directions and 48 of projections
+    assert many < few + 20  # MiB; 49,152 more slices are 48 of slices and 48 of projections
     assert few > 0.5
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="num_projections is 0"):
+    with pytest.raises(ValueError, match="number of slices is 0"):
         RDMReg(GeneralizedGaussian(), num_projections=0)
     with pytest.raises(ValueError, match=r"'rando'.*random"):
         RDMReg(GeneralizedGaussian(), projection_vectors_type="rando")  # type: ignore[arg-type]

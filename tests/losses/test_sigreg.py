@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from solo.data import ImageData
 from solo.losses.sigreg import SIGReg, lejepa_loss
 from solo.methods import build_method, resolve_config
-from solo.multivariate import random_directions
+from solo.multivariate import RandomSlices
 from solo.pretrain import run
 
 
@@ -24,15 +24,15 @@ def test_loss_is_the_plain_formula() -> None:
     views = z.numpy()
     centre = views[:2].mean(0)
     invariance = np.mean([(views[v] - centre) ** 2 for v in range(5)])
-    # Epps–Pulley of each view along the module's own directions, by numpy's trapezoid rule.
+    # Epps–Pulley of each view along the module's own slices, by numpy's trapezoid rule.
     reg = SIGReg(num_slices=40)
     value = reg(z, (3,))
-    directions = random_directions(z, 0, (3,), 0, 40).T.numpy()
+    slices = RandomSlices(40).matrix(z, (3,)).T.numpy()
     t = np.linspace(-3, 3, 33)
     weight = np.exp(-(t**2) / 2)
     statistics = []
     for view in views:
-        ecf = np.exp(1j * t[:, None, None] * (view @ directions)).mean(1)
+        ecf = np.exp(1j * t[:, None, None] * (view @ slices)).mean(1)
         integrand = np.abs(ecf - weight[:, None]) ** 2 * weight[:, None]
         statistics.append(8 * np.trapezoid(integrand, t, axis=0).mean())
     assert value.item() == pytest.approx(np.mean(statistics), rel=1e-10)

@@ -6,20 +6,19 @@ python -m benchmarks.profile_step [scripts/pretrain/<set>/<recipe>.yaml]
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-import yaml
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import device, device_name
-from benchmarks.steps import ROOT, Run
+from benchmarks.recipes import ROOT, compose
+from benchmarks.steps import Run
 from solo.data.batches import TrainingViews
 
 
 def main() -> None:
     """Print the operators that take longest, over ten steps after a warm-up."""
     recipe = sys.argv[1] if len(sys.argv) > 1 else "scripts/pretrain/digits/rectified_lpjepa.yaml"
-    run = Run(yaml.safe_load((ROOT / Path(recipe)).read_text()), TrainingViews)
+    run = Run(compose(ROOT / recipe), TrainingViews)
     for _ in range(3):
         run.step()
     cuda = device().type == "cuda"

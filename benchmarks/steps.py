@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 
 from benchmarks import plain
 from benchmarks.measure import Row, device, side_by_side, synchronise
+from benchmarks.recipes import compose
 from solo.config import Augmentation
 from solo.data import ImageData
 from solo.data.batches import Batch, SampleKey, TrainingViews, join_resolutions
@@ -26,8 +26,6 @@ from solo.methods import SSLMethod, build_method, resolve_config
 from solo.methods.probes import global_means, probe_loss, score
 from solo.optim import build_optimizer, parameter_groups
 from solo.rng import Step
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class PlainViews(TrainingViews):
@@ -48,8 +46,8 @@ class PlainViews(TrainingViews):
 
 def cifar_recipe() -> Augmentation:
     """The published one."""
-    path = ROOT / "scripts/pretrain/cifar/rectified_lpjepa_cifar100.yaml"
-    return Augmentation.model_validate(yaml.safe_load(path.read_text())["augmentations"][0])
+    recipe = compose("cifar/rectified_lpjepa_cifar100.yaml")
+    return Augmentation.model_validate(recipe["augmentations"][0])
 
 
 def cifar_like(count: int = 512) -> ArraySource:
@@ -129,15 +127,14 @@ class Run:
 
 def step_rows() -> Iterator[Row]:
     """Whole steps of each recipe."""
-    digits = yaml.safe_load((ROOT / "scripts/pretrain/digits/rectified_lpjepa.yaml").read_text())
+    digits = compose("digits/rectified_lpjepa.yaml")
     yield _step("digits recipe", digits, repeats=8)
     batch = 256 if device().type == "cuda" else 64
     with cifar_config(batch) as cifar:
         label = f"ResNet-18 at CIFAR size, batch {batch}"
         yield _step(label, cifar, repeats=3, source=cifar_like())
-    for name, label in (("imagenet", "ResNet-50"), ("vit", "ViT-S/16")):
-        path = ROOT / f"scripts/pretrain/imagenet-100/rectified_lpjepa_{name}.yaml"
-        config = yaml.safe_load(path.read_text())
+    for name, label in (("resnet", "ResNet-50"), ("vit", "ViT-S/16")):
+        config = compose(f"imagenet-100/rectified_lpjepa_{name}.yaml")
         batch = 128 if device().type == "cuda" else 8
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
@@ -152,8 +149,7 @@ def step_rows() -> Iterator[Row]:
 @contextlib.contextmanager
 def cifar_config(batch: int) -> Iterator[dict[str, Any]]:
     """The ResNet-18 recipe on one device, with a few files in place of CIFAR-100."""
-    path = ROOT / "scripts/pretrain/cifar/rectified_lpjepa_cifar100.yaml"
-    config = yaml.safe_load(path.read_text())
+    config = compose("cifar/rectified_lpjepa_cifar100.yaml")
     with tempfile.TemporaryDirectory() as folder:
         _image_tree(Path(folder), batch, 32, 2)
         config["data"] = {"dataset": "custom", "train_path": folder, "num_workers": 0}

@@ -15,15 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torchvision
 from children import Worker, member, start
-from omegaconf import OmegaConf
 from PIL import Image
+
+from benchmarks.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,15 +33,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # share the cores, here and in st
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
-RECIPES = sorted((ROOT / "scripts/pretrain").glob("*/*.yaml"))
-
-
-def compose(path: Path) -> dict[str, Any]:
-    """A recipe as Hydra puts it together."""
-    with hydra.initialize_config_dir(str(path.parent), version_base="1.3"):
-        tree = OmegaConf.to_container(hydra.compose(path.stem))
-    assert isinstance(tree, dict)
-    return {str(key): value for key, value in tree.items()}
+RECIPE_FILES = sorted(RECIPES.glob("*/*.yaml"))
 
 
 @pytest.fixture(scope="session")

@@ -7,19 +7,18 @@ import sys
 from typing import Any
 
 import pytest
-import yaml
 
 from benchmarks import losses, saving, steps
 from benchmarks.measure import Row, table
+from benchmarks.recipes import compose
 from solo.data.batches import TrainingViews
 
 
 def digits() -> dict[str, Any]:
-    path = steps.ROOT / "scripts/pretrain/digits/rectified_lpjepa.yaml"
-    config = yaml.safe_load(path.read_text())
+    config = compose("digits/rectified_lpjepa.yaml")
     config["optimizer"]["batch_size"] = 16
     config["method_kwargs"]["num_projections"] = 64
-    return dict(config)
+    return config
 
 
 def test_steps() -> None:

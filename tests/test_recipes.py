@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RECIPES, compose, write_celeba, write_cifar, write_images
+from conftest import RECIPE_FILES, write_celeba, write_cifar, write_images
 from helpers import last, merged
 from torchvision import datasets as tv
 
+from benchmarks.recipes import compose
 from solo.pretrain import run
 
 
@@ -66,7 +67,7 @@ def small(recipe: dict[str, Any], paths: dict[str, Any], folder: Path) -> dict[s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_two_steps(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = compose(path)
     paths = stand_in(recipe, tmp_path / "data", monkeypatch)

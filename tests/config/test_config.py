@@ -9,9 +9,10 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from conftest import RECIPES, compose
+from conftest import RECIPE_FILES
 from omegaconf import OmegaConf
 
+from benchmarks.recipes import compose
 from solo.config import Config, ConfigError, Section, declared_keys, resolve
 from solo.config.cli import arguments
 from solo.methods import METHODS, resolve_config
@@ -38,7 +39,7 @@ def test_defaults_and_number_words() -> None:
 
 
 def test_saved_config_reproduces_the_run() -> None:
-    tree = yaml.safe_load((ROOT / "scripts/pretrain/digits/rectified_lpjepa.yaml").read_text())
+    tree = compose("digits/rectified_lpjepa.yaml")
     once = resolve_config(tree).to_dict()
     again = yaml.safe_load(yaml.safe_dump(once))
     assert resolve_config(again).to_dict() == once
@@ -168,7 +169,23 @@ def test_recipes_hold_the_published_values(name: str) -> None:
                 assert ours[f"{block}.prob"] == 0
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+PUBLISHED_NAMES = {
+    "cifar/ncl": "ncl_cifar100",
+    "cifar/simclr": "simclr_cifar10",
+    "cifar/vicreg": "vicreg_cifar10",
+    "imagenet-100/rectified_lpjepa_imagenet": "rectified_lpjepa_resnet",
+    "imagenet-100/simclr": "simclr_resnet",
+    "imagenet-100/vicreg": "vicreg_resnet",
+}
+
+
+@pytest.mark.parametrize("published", PUBLISHED_NAMES)
+def test_published_names_are_other_names(published: str) -> None:
+    path = Path(f"{published}.yaml")
+    assert compose(path) == compose(path.with_stem(PUBLISHED_NAMES[published]))
+
+
+@pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_recipes_resolve_and_open_with_their_command(path: Path) -> None:
     resolve_config(compose(path))
     head = path.read_text().split("\n\n")[0]

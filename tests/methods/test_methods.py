@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from helpers import cut_short, last, rows, state, tiny
 from torch import nn
 
+from benchmarks.recipes import compose
 from solo.config import ConfigError
 from solo.data import ImageData
 from solo.methods import METHODS, SSLMethod, build_method, resolve_config
@@ -256,7 +256,7 @@ def test_local_views(method: str, tmp_path: Path) -> None:
 
 def test_digits_has_a_recipe_for_every_method() -> None:
     folder = ROOT / "scripts/pretrain/digits"
-    found = {yaml.safe_load(path.read_text())["method"] for path in folder.glob("*.yaml")}
+    found = {compose(path)["method"] for path in folder.glob("*.yaml")}
     assert found == set(METHODS)
     assert all(issubclass(method, SSLMethod) for method in METHODS.values())
 

@@ -1,0 +1,25 @@
+"""Recipes as Hydra puts them together, for benchmarks and tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = ROOT / "scripts/pretrain"
+
+
+def compose(path: str | Path) -> dict[str, Any]:
+    """A recipe with its defaults, not yet resolved.
+
+    Args:
+        path: of the YAML file, from anywhere, or from ``scripts/pretrain``.
+    """
+    path = RECIPES / path
+    with hydra.initialize_config_dir(str(path.parent), version_base="1.3"):
+        tree = OmegaConf.to_container(hydra.compose(path.stem))
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}

@@ -51,19 +51,19 @@ def view_transform(recipe: Augmentation) -> v2.Transform:
     else:
         steps.append(v2.Resize((size, size), interpolation=bicubic, antialias=True))
     jitter = recipe.color_jitter
-    if jitter.active:
+    if jitter.chance:
         colours = v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
         steps.append(v2.RandomApply([colours], p=jitter.prob))
-    if recipe.grayscale.active:
+    if recipe.grayscale.chance:
         steps.append(v2.RandomGrayscale(recipe.grayscale.prob))
-    if recipe.gaussian_blur.active:
+    if recipe.gaussian_blur.chance:
         taps = min(13, 2 * ((size - 1) // 2) + 1)
         blur = v2.GaussianBlur(taps, sigma=(0.1, 2.0))
         steps.append(v2.RandomApply([blur], p=recipe.gaussian_blur.prob))
-    if recipe.solarization.active:
+    if recipe.solarization.chance:
         steps.append(v2.RandomSolarize(threshold=128, p=recipe.solarization.prob))
-    if recipe.equalization.active:
+    if recipe.equalization.chance:
         steps.append(v2.RandomEqualize(p=recipe.equalization.prob))
-    if recipe.horizontal_flip.active:
+    if recipe.horizontal_flip.chance:
         steps.append(v2.RandomHorizontalFlip(recipe.horizontal_flip.prob))
     return v2.Compose(steps)

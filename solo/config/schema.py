@@ -52,9 +52,9 @@ class Chance(Section):
     """Probability of applying it to a view."""
 
     @property
-    def active(self) -> bool:
-        """Whether it is ever applied."""
-        return self.enabled and self.prob > 0
+    def chance(self) -> float:
+        """The probability, 0 where it is switched off."""
+        return self.prob if self.enabled else 0.0
 
 
 class ColorJitterConfig(Chance):

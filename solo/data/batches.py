@@ -15,7 +15,6 @@ from torchvision.transforms.v2 import functional as TF
 
 from solo import rng
 from solo.config import Augmentation
-from solo.data.operations import crop_and_resize, finish
 from solo.data.plans import NUMBERS, ViewPlan, plan_views
 from solo.data.sources import BadImageError, ImageSource
 from solo.data.views import validation_transform
@@ -219,7 +218,7 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
                 parts.append(make_views(images, plan))
             else:
                 cropped = _crop_files([loaded.files[i] for i in picked], plan)
-                parts.append(finish(cropped.float(), plan))
+                parts.append(plan.finish(cropped.float()))
         return torch.cat(parts).unflatten(0, (recipe.num_crops, -1))
 
     def _readable(self, index: int) -> tuple[Tensor, int]:
@@ -257,17 +256,17 @@ def finish_batch(unfinished: Unfinished, images: Tensor | None) -> Batch:
         if images is not None:
             made = make_views(images[unfinished.indices.repeat(count)], plan)
         else:
-            made = finish(unfinished.crops[number].float(), plan)
+            made = plan.finish(unfinished.crops[number].float())
         views.append(made.unflatten(0, (count, -1)))
     return Batch(join_resolutions(views), *unfinished[2:])
 
 
 def make_views(images: Tensor, plan: ViewPlan) -> Tensor:
     """uint8 [n, 1 or 3, H, W] -> uint8 [n, 3, size, size]."""
-    cropped = crop_and_resize(images, plan)
-    if plan.colourless:  # grey images stay in one channel up to here
-        return finish(cropped, plan).expand(-1, 3, -1, -1)
-    return finish(cropped.expand(-1, 3, -1, -1).contiguous(), plan)
+    cropped = plan.crop(images)
+    if not plan.turns:  # grey images stay in one channel up to here
+        return plan.finish(cropped).expand(-1, 3, -1, -1)
+    return plan.finish(cropped.expand(-1, 3, -1, -1).contiguous())
 
 
 def join_resolutions(views: Sequence[Tensor]) -> list[Tensor]:

@@ -16,10 +16,15 @@ from torchvision.transforms.v2 import functional as TF
 from benchmarks.plain import view_transform
 from solo import rng
 from solo.config import Augmentation, Config
+from solo.config.schema import Chance
 from solo.data import ImageData
-from solo.data import operations as ops
 from solo.data.batches import SampleKey, TrainingViews, Unfinished
-from solo.data.plans import NUMBERS, ORDERS, plan_views
+from solo.data.crops import FLIP
+from solo.data.operations import NUMBERS, OPERATIONS
+from solo.data.operations.blur import blur
+from solo.data.operations.color import JITTER, LUMINANCE, ORDERS, hue, to_grayscale
+from solo.data.operations.tones import equalize, solarize
+from solo.data.plans import plan_views
 from solo.data.sources import ArraySource
 
 
@@ -72,7 +77,7 @@ def test_crops_are_torchvisions(size: int) -> None:
         np.full(50, 40),
         np.full(50, 48),
     )
-    got = ops.crop_and_resize(images, plan)
+    got = plan.crop(images)
     for i, (top, left, height, width) in enumerate(plan.boxes.tolist()):
         box = images[i : i + 1, :, top : top + height, left : left + width].float()
         expected = TF.resize(box, [size, size], InterpolationMode.BICUBIC, antialias=True)[0]
@@ -86,22 +91,16 @@ def test_operations_are_torchvisions() -> None:
     images[0] = images[0, :1]  # grey: no hue
     unit = images.float() / 255
     factors = torch.tensor([0.6, 0.8, 1.0, 1.2, 1.3, 1.4])
-    wide = factors[:, None, None, None]
-    for name, ours in (
-        ("brightness", ops.brightness),
-        ("contrast", ops.contrast),
-        ("saturation", ops.saturation),
-        ("hue", ops.hue),
-    ):
-        shift = (wide - 1) if name == "hue" else wide
+    for ours in JITTER:
+        shift = (factors - 1) if ours is hue else factors
         got = ours(images.float(), shift) / 255
         for i in range(6):
-            expected = getattr(TF, f"adjust_{name}")(unit[i], shift[i].item())
+            expected = getattr(TF, f"adjust_{ours.__name__}")(unit[i], shift[i].item())
             torch.testing.assert_close(got[i], expected, atol=2e-5, rtol=0)
     sigmas = torch.tensor([0.1, 0.5, 0.9, 1.3, 1.7, 2.0])
     for side in (40, 9):
         cut = images[..., :side, :side].float()
-        got = ops.gaussian_blur(cut, sigmas)
+        got = blur(cut, sigmas)
         taps = min(13, 2 * ((side - 1) // 2) + 1)
         for i in range(6):
             expected = TF.gaussian_blur(cut[i], [taps, taps], [sigmas[i].item()] * 2)
@@ -109,7 +108,7 @@ def test_operations_are_torchvisions() -> None:
     images[1] = images[1] // 4 + 100  # a narrow histogram
     images[2] = 7  # a single level
     expected = torch.stack([TF.equalize(image) for image in images])
-    torch.testing.assert_close(ops.equalize(images.float()), expected.float())
+    torch.testing.assert_close(equalize(images.float(), factors), expected.float())
 
 
 def test_solarize_grayscale_and_rounding() -> None:
@@ -120,9 +119,9 @@ def test_solarize_grayscale_and_rounding() -> None:
         ("grayscale", None),
     ):
         plan = plan_views(recipe(crop_size=8, **{name: {"prob": 1}}), numbers(4), *sides)
-        got = ops.finish(images.float(), plan)
+        got = plan.finish(images.float())
         if expected is None:
-            luminance = (images.float() * torch.tensor(ops.LUMINANCE)[:, None, None]).sum(1)
+            luminance = (images.float() * torch.tensor(LUMINANCE)[:, None, None]).sum(1)
             assert (got - luminance[:, None]).abs().max() <= 0.51
         else:
             assert torch.equal(got, expected)
@@ -147,30 +146,38 @@ def test_boxes_have_torchvisions_law(height: int, width: int) -> None:
 def test_parameters_follow_the_recipe() -> None:
     count = 4000
     plan = plan_views(FULL, numbers(count), np.full(count, 32), np.full(count, 32))
+    done = {turn.apply: turn for turn in plan.turns}
     for views, share in (
         (np.flatnonzero(plan.flip), 0.5),
-        (plan.grayscale, 0.2),
-        (plan.blur, 0.5),
-        (plan.solarize, 0.1),
-        (plan.equalize, 0.1),
+        (done[to_grayscale].views, 0.2),
+        (done[blur].views, 0.5),
+        (done[solarize].views, 0.1),
+        (done[equalize].views, 0.1),
     ):
         assert stats.binomtest(len(views), count, share).pvalue > 1e-3
-    assert stats.kstest(plan.sigmas, stats.uniform(0.1, 1.9).cdf).pvalue > 1e-3
-    strengths = {0: (0.6, 1.4), 1: (0.6, 1.4), 2: (0.8, 1.2), 3: (-0.1, 0.1)}
+    assert stats.kstest(done[blur].factors, stats.uniform(0.1, 1.9).cdf).pvalue > 1e-3
+    limits = ((0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1))
     assert len(ORDERS) == 24 and len({tuple(order) for order in ORDERS}) == 24
-    for operation, (low, high) in strengths.items():
-        turns = [(views, factors) for o, views, factors in plan.jitter if o == operation]
+    for operation, (low, high) in zip(JITTER, limits):
+        turns = [turn for turn in plan.turns if turn.apply is operation]
         assert len(turns) == 4
-        views = np.concatenate([v for v, _ in turns])
+        views = np.concatenate([turn.views for turn in turns])
         assert len(np.unique(views)) == len(views)  # once a view
         assert stats.binomtest(len(views), count, 0.8).pvalue > 1e-3
-        assert stats.chisquare([len(v) for v, _ in turns]).pvalue > 1e-3  # any turn
-        factors = np.concatenate([f for _, f in turns])
+        assert stats.chisquare([len(turn.views) for turn in turns]).pvalue > 1e-3  # any turn
+        factors = np.concatenate([turn.factors for turn in turns])
         assert stats.kstest(factors, stats.uniform(low, high - low).cdf).pvalue > 1e-3
     off = {"prob": 1.0, "enabled": False}
     nothing = recipe(crop_size=8, color_jitter=off, grayscale=off, horizontal_flip=off)
     plan = plan_views(nothing, numbers(9), np.full(9, 32), np.full(9, 32))
-    assert plan.colourless and not plan.flip.any()
+    assert not plan.turns and not plan.flip.any()
+
+
+def test_operations_share_no_number_and_are_in_the_schema() -> None:
+    used = [column for operation in OPERATIONS for column in operation.columns]
+    assert len(set(used)) == len(used) and min(used) > FLIP
+    for operation in OPERATIONS:
+        assert isinstance(getattr(FULL, operation.name), Chance)
 
 
 def test_views_have_the_statistics_of_the_per_image_pipeline() -> None:

@@ -1,0 +1,24 @@
+"""What can be done to a view after its crop, in the order in which it is done.
+
+An operation is one file here, one line in ``OPERATIONS``, and one field, of the same name, in
+``Augmentation`` of the schema. A view's random numbers are columns of one row; each operation has
+columns of its own, so that a new one changes no other's draws.
+"""
+
+from solo.data.operations.base import Operation, Turn
+from solo.data.operations.blur import gaussian_blur
+from solo.data.operations.color import color_jitter, grayscale
+from solo.data.operations.tones import equalization, solarization
+
+OPERATIONS: tuple[Operation, ...] = (
+    color_jitter,  # columns 23 to 28; those before are the crop's and the flip's
+    grayscale,  # 29
+    gaussian_blur,  # 30 and 31
+    solarization,  # 32
+    equalization,  # 33
+)
+
+NUMBERS = max(operation.columns.stop for operation in OPERATIONS)
+"""Random numbers of a view."""
+
+__all__ = ["NUMBERS", "OPERATIONS", "Operation", "Turn"]

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from solo import distributed, rng
 from solo.callbacks import watching
-from solo.config import ConfigError, check, plain_tree
+from solo.config import ConfigError, check, plain_tree, unknown_name
 from solo.config.evaluation import LinearConfig
 from solo.data import ImageData
 from solo.evaluation.encoders import Encoder
-from solo.evaluation.modes import MODES
+from solo.evaluation.modes import MODES, TRAINED
 from solo.evaluation.table import write_table
 from solo.evaluation.training import TrainedProbe
 from solo.optim import OPTIMIZER_KWARGS
@@ -40,7 +40,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     config, encoder = resolve_linear(cfg)
     console, options = prepare(config)
     console.print(f"evaluating {encoder.name} ({encoder.features} features)", soft_wrap=True)
-    if config.mode in ("linear", "mlp", "finetune"):
+    if config.mode in TRAINED:
         return _train(config, encoder, console, options)
     if distributed.launched_by_cluster():
         raise ConfigError(
@@ -122,4 +122,7 @@ def _check(tree: dict[str, Any]) -> LinearConfig:
     optimizer = tree.get("optimizer") or {}
     name = optimizer.get("name", "sgd") if isinstance(optimizer, Mapping) else "sgd"
     sections = {"optimizer.kwargs": OPTIMIZER_KWARGS[name]} if name in OPTIMIZER_KWARGS else {}
-    return check(tree, LinearConfig, sections)
+    config = check(tree, LinearConfig, sections)
+    if config.mode not in (*TRAINED, *MODES):
+        raise unknown_name("mode", config.mode, (*TRAINED, *MODES))
+    return config

@@ -17,6 +17,7 @@ from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report import write_report
 from solo.runs import Run, RunFolder, prepare
+from solo.runs.metrics import METRICS
 
 
 class Result(NamedTuple):
@@ -90,18 +91,10 @@ def summarize(
     console: Console, metrics: dict[str, float], folder: RunFolder, seconds: float, sparse: bool
 ) -> None:
     """The closing table."""
-    rows = {
-        "linear probe, backbone (val_acc1)": ("val_acc1", "{:.2f} %"),
-        "mean average precision (val_map)": ("val_map", "{:.2f} %"),
-        "linear probe, projector (val_proj_acc1)": ("val_proj_acc1", "{:.2f} %"),
-        "kNN, backbone (val_knn_acc1)": ("val_knn_acc1", "{:.2f} %"),
-        "expected l0": ("expected_l0", "{:.3f}"),
-        "measured l0 (val_l0_sparsity_metric)": ("val_l0_sparsity_metric", "{:.3f}"),
-    }
     table = Table(show_header=False, box=None)
-    for label, (name, form) in rows.items():
-        if name in metrics and (sparse or "l0" not in name):
-            table.add_row(label, form.format(metrics[name]))
+    for name, metric in METRICS.items():
+        if metric.summary and name in metrics and (sparse or not metric.sparse):
+            table.add_row(f"{metric.label} ({name})", metric.text(metrics[name]))
     minutes, rest = divmod(round(seconds), 60)
     table.add_row("training time", f"{minutes} min {rest:02d} s")
     console.print(table)

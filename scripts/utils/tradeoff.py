@@ -22,6 +22,8 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from solo.methods import METHODS
+from solo.runs.metrics import describe
 from solo.runs.saved import Metrics, SavedRun
 
 L0 = "val_l0_sparsity_metric"
@@ -82,11 +84,8 @@ def read_run(folder: Path, metric: str) -> Run | None:
 
 def _recent_loss(metrics: Metrics, method: str) -> float | None:
     """Mean over the last tenth of the logged values of the method's own loss."""
-    wanted = method.replace("_", "")
-    for name, values in metrics.items():
-        if name.removeprefix("train_").removesuffix("_loss").replace("_", "") == wanted:
-            return float(values[-max(1, len(values) // 10) :, 1].mean())
-    return None
+    values = metrics.get(f"train_{METHODS[method].loss_name}") if method in METHODS else None
+    return None if values is None else float(values[-max(1, len(values) // 10) :, 1].mean())
 
 
 def write_table(runs: Sequence[Run], path: Path) -> None:
@@ -111,7 +110,10 @@ def figure(runs: Sequence[Run], metric: str) -> Figure:
         points = [(run.l0, run.score) for run in drawn if run.method == method and run.p is None]
         xs, ys = zip(*points)
         axes.scatter(xs, ys, marker="*", s=110, color=f"C{4 + number}", label=method)
-    axes.set(xlabel="non-zero fraction of the embedding (l0), validation set", ylabel=metric)
+    axes.set(
+        xlabel="non-zero fraction of the embedding (l0), validation set",
+        ylabel=describe(metric).label,
+    )
     axes.plot([], [], "|", color="grey", markersize=9, label="expected l0")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

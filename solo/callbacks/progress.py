@@ -11,14 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from solo import distributed
 from solo.methods import SSLMethod
-
-# Metrics worth a glance beside the loss, with their short names, in order.
-SHOWN = {
-    "train_l0_sparsity_metric": "l0",
-    "val_acc1": "val acc",
-    "val_map": "mAP",
-    "val_knn_acc1": "knn",
-}
+from solo.runs.metrics import METRICS
 
 
 class RunProgress(pl.Callback):
@@ -33,7 +26,11 @@ class RunProgress(pl.Callback):
 
     def __init__(self, console: Console, sparse: bool) -> None:
         self.console = console
-        self._shown = {n: short for n, short in SHOWN.items() if sparse or "l0" not in n}
+        self._shown = {
+            name: metric.short
+            for name, metric in METRICS.items()
+            if metric.short and (sparse or not metric.sparse)
+        }
         self._bar: Progress | None = None
         self._task: Any = None
         self._seen = 0

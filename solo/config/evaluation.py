@@ -75,7 +75,7 @@ class LinearConfig(RunConfig):
 
     name: str = "linear"
     """First part of the folder's name."""
-    mode: Literal["few_shot", "fast", "linear", "mlp", "finetune", "knn", "sparsity"] = "few_shot"
+    mode: str = "few_shot"
     """few_shot, fast (logistic regression), knn and sparsity work on features that are computed
     once; linear, mlp and finetune train on augmented images."""
     pretrained: str | None = None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor
 
 from solo import rng
@@ -20,21 +18,13 @@ from solo.data.folders import class_folders, h5_file, imagenet100_classes, unlab
 from solo.data.sources import (
     ArraySource,
     EncodedSource,
-    FolderSource,
     ImageSource,
-    fetched,
+    Splits,
     take_fraction,
 )
-from solo.data.transfer import SETS, load_transfer
+from solo.data.torchvision_sets import PUBLISHED, load_published
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class Splits(NamedTuple):
-    """Training images, and validation images where there are any."""
-
-    train: ImageSource
-    val: ImageSource | None
 
 
 @dataclass(frozen=True)
@@ -104,79 +94,6 @@ def _digits(data: Data) -> Splits:
     return Splits(train, val)
 
 
-def _torchvision(make: Callable[[str, bool], Any], path: str | None, data: Data, key: str) -> Any:
-    """One split of a torchvision data set.
-
-    Raises:
-        ConfigError: where its files are not there.
-    """
-    root = path or "datasets"
-    try:
-        return fetched(root, lambda download: make(root, download), data.download)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{key}: {data.dataset} was not found in {root} (or is damaged). Name the folder that "
-            f"holds it with ++{key}=<folder>, or let torchvision fetch it: ++data.download=true"
-        ) from error
-
-
-def _cifar(cls: type[torchvision.datasets.CIFAR10]) -> Callable[[Data], Splits]:
-    def load(data: Data) -> Splits:
-        def split(train: bool) -> ImageSource:
-            key = "data.train_path" if train else "data.val_path"
-            content = _torchvision(
-                lambda root, download: cls(root, train=train, download=download),
-                data.train_path if train else (data.val_path or data.train_path),
-                data,
-                key,
-            )
-            images = torch.from_numpy(content.data).permute(0, 3, 1, 2).contiguous()
-            return ArraySource(images, torch.tensor(content.targets), list(content.classes))
-
-        return Splits(split(True), split(False))
-
-    return load
-
-
-def _stl10(data: Data) -> Splits:
-    """Labelled and unlabelled training images together (label -1), and the test set."""
-
-    def split(part: str, path: str | None, key: str) -> ImageSource:
-        content = _torchvision(
-            lambda root, download: torchvision.datasets.STL10(root, part, download=download),
-            path,
-            data,
-            key,
-        )
-        labels = torch.from_numpy(content.labels.astype(np.int64))
-        return ArraySource(torch.from_numpy(content.data), labels, list(content.classes))
-
-    return Splits(
-        split("train+unlabeled", data.train_path, "data.train_path"),
-        split("test", data.val_path or data.train_path, "data.val_path"),
-    )
-
-
-def _celeba(data: Data) -> Splits:
-    """Faces with 40 binary attributes each: labels [N, 40]."""
-
-    def split(part: str, path: str | None, key: str) -> ImageSource:
-        content = _torchvision(
-            lambda root, download: torchvision.datasets.CelebA(root, part, download=download),
-            path,
-            data,
-            key,
-        )
-        root = Path(content.root) / content.base_folder / "img_align_celeba"
-        names = [name for name in content.attr_names if name]
-        return FolderSource(root, list(content.filename), content.attr, names)
-
-    return Splits(
-        split("train", data.train_path, "data.train_path"),
-        split("valid", data.val_path or data.train_path, "data.val_path"),
-    )
-
-
 def _images(only: Callable[[], list[str]] | None = None) -> Callable[[Data], Splits]:
     """Image folders or HDF5 files; ``only``: the classes to take of a larger tree."""
 
@@ -195,34 +112,27 @@ def _images(only: Callable[[], list[str]] | None = None) -> Callable[[Data], Spl
     return load
 
 
-def _transfer(name: str) -> Callable[[Data], Splits]:
-    return lambda data: Splits(*load_transfer(name, data))
+def _published(name: str) -> Callable[[Data], Splits]:
+    return partial(load_published, name, PUBLISHED[name])
 
+
+CIFAR10_STATS = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CIFAR100_STATS = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+STL10_STATS = (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)
 
 DATASETS: dict[str, DatasetSpec] = {
     # Mean and standard deviation of the training split.
     "digits": DatasetSpec(_digits, (0.312,) * 3, (0.356,) * 3, whole=True),
-    "cifar10": DatasetSpec(
-        _cifar(torchvision.datasets.CIFAR10),
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
-        whole=True,
-    ),
-    "cifar100": DatasetSpec(
-        _cifar(torchvision.datasets.CIFAR100),
-        (0.5071, 0.4865, 0.4409),
-        (0.2673, 0.2564, 0.2762),
-        whole=True,
-    ),
-    "stl10": DatasetSpec(_stl10, (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261), whole=True),
-    "celeba": DatasetSpec(_celeba),
+    "cifar10": DatasetSpec(_published("cifar10"), *CIFAR10_STATS, whole=True),
+    "cifar100": DatasetSpec(_published("cifar100"), *CIFAR100_STATS, whole=True),
+    "stl10": DatasetSpec(_published("stl10"), *STL10_STATS, whole=True),
     "imagenet": DatasetSpec(_images()),
     "imagenet100": DatasetSpec(_images(imagenet100_classes)),
     "imagenet10": DatasetSpec(_images()),
     "imagenette": DatasetSpec(_images()),
     "custom": DatasetSpec(_images()),
-    **{name: DatasetSpec(_transfer(name)) for name in SETS},
 }
+DATASETS |= {name: DatasetSpec(_published(name)) for name in PUBLISHED if name not in DATASETS}
 
 
 def label_facts(labels: Tensor, classes: list[str]) -> tuple[int, bool]:

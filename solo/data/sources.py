@@ -11,7 +11,7 @@ import copy
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import h5py
 import numpy as np
@@ -47,6 +47,13 @@ class ImageSource(Protocol):
     def image(self, index: int) -> Tensor:
         """uint8 [3, H, W]."""
         ...
+
+
+class Splits(NamedTuple):
+    """Training images, and validation images where there are any."""
+
+    train: ImageSource
+    val: ImageSource | None
 
 
 class ArraySource:

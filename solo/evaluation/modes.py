@@ -10,8 +10,8 @@ from rich.console import Console
 from solo.config import ConfigError
 from solo.config.evaluation import LinearConfig
 from solo.config.schema import Data
-from solo.data.datasets import Splits, dataset_spec, label_facts, load_splits
-from solo.data.sources import labelled_part
+from solo.data.datasets import dataset_spec, label_facts, load_splits
+from solo.data.sources import Splits, labelled_part
 from solo.evaluation.encoders import Encoder, untrained
 from solo.evaluation.features import FeatureSet, Pixels, device, extract, pixel_side
 from solo.evaluation.few_shot import Score, check_shots, few_shot
@@ -128,6 +128,9 @@ def sparsity_rows(config: LinearConfig, encoder: Encoder, console: Console) -> l
         row |= {"expected_l0": target.expected_l0, "marginal_gap": marginal_gap(z, target)}
     return [row]
 
+
+TRAINED = ("linear", "mlp", "finetune")
+"""The modes that train on augmented images, with main_linear.py's optimizer."""
 
 MODES: dict[str, Callable[[LinearConfig, Encoder, Console], list[Row]]] = {
     "few_shot": few_shot_rows,

@@ -26,6 +26,7 @@ from solo.report.pictures import (
     sparsity_curves,
     view_grid,
 )
+from solo.runs.metrics import VALIDATION
 from solo.runs.saved import Metrics, SavedRun
 
 MOST_IMAGES = 2000  # validation images that are looked at
@@ -143,8 +144,12 @@ def validation_features(method: SSLMethod, data: ImageData) -> Features | None:
 
 def _numbers(metrics: Metrics) -> str:
     """The last validation values as a table."""
-    names = [n for n in metrics if n.startswith("val_") or n == "expected_l0"]
-    cells = (f"<tr><td>{n}</td><td>{metrics[n][-1, 1]:.4g}</td></tr>" for n in sorted(names))
+    cells = (
+        f"<tr><td>{metric.label}</td><td>{metric.text(metrics[name][-1, 1])}</td>"
+        f"<td><code>{name}</code></td></tr>"
+        for name, metric in VALIDATION.items()
+        if name in metrics
+    )
     return f"<table>{''.join(cells)}</table>"
 
 

@@ -15,6 +15,7 @@ from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
 from solo.distributions import GeneralizedGaussian
 from solo.evaluation.knn import nearest
 from solo.methods import SSLMethod
+from solo.runs.metrics import describe
 from solo.runs.saved import Metrics
 
 COLOURS = ["#2a6f97", "#e07a5f", "#3d9970", "#8d6a9f", "#b8860b", "#555555"]
@@ -30,30 +31,27 @@ class Features(NamedTuple):
 
 
 def loss_curves(metrics: Metrics) -> Figure | None:
-    """Every train_*_loss that is not a probe's, a panel each."""
-    probes = ("class", "proj", "mlp")
-    names = [
-        n
-        for n in metrics
-        if n.startswith("train_") and n.endswith("_loss") and not any(p in n for p in probes)
-    ]
-    return _panels(metrics, [[name] for name in names])
+    """The method's loss and its terms, a panel each."""
+    return _panels(metrics, [[name] for name in _of_panel(metrics, "loss")])
 
 
 def probe_curves(metrics: Metrics) -> Figure | None:
-    """Top-1 accuracies of all probes in one panel, with their final values."""
-    names = [n for n in metrics if n.startswith("val_") and n.endswith("acc1")]
+    """Accuracies of all probes in one panel, with their final values."""
+    names = _of_panel(metrics, "probes")
     return _panels(metrics, [names] if names else [])
 
 
 def sparsity_curves(metrics: Metrics) -> Figure | None:
     """Measured and expected l0."""
-    names = ["train_l0_sparsity_metric", "val_l0_sparsity_metric", "expected_l0"]
-    names = [name for name in names if name in metrics]
+    names = _of_panel(metrics, "sparsity")
     figure = _panels(metrics, [names] if names else [])
     if figure is not None:
         figure.axes[0].set_ylim(0, 1)
     return figure
+
+
+def _of_panel(metrics: Metrics, panel: str) -> list[str]:
+    return [name for name in metrics if describe(name).panel == panel]
 
 
 def activations(z: Tensor, target: GeneralizedGaussian | None) -> Figure:
@@ -199,8 +197,9 @@ def _panels(metrics: Metrics, groups: list[list[str]]) -> Figure | None:
         axes.axis("off")
     for axes, names in zip(grid, groups):
         for name, colour in zip(names, COLOURS):
-            last = metrics[name][-1, 1]
-            axes.plot(*metrics[name].T, color=colour, label=f"{name}: {last:.4g}")
+            metric, last = describe(name), metrics[name][-1, 1]
+            label = f"{metric.label}: {metric.text(last)}"
+            axes.plot(*metrics[name].T, color=colour, label=label)
         axes.set_xlabel("step")
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)

@@ -15,7 +15,6 @@ from scipy.io import savemat
 from solo.config import ConfigError
 from solo.config.schema import Data
 from solo.data.datasets import load_splits
-from solo.data.transfer import SETS
 
 
 def picture(path: Path, value: int) -> None:
@@ -91,7 +90,7 @@ def pets(root: Path) -> None:
 MAKERS = {f.__name__: f for f in (dtd, aircraft, cars, flowers102, food101, pets)}
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", MAKERS)
 def test_transfer_sets(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def anything(path: Any, md5: str | None = None) -> bool:
         return Path(path).exists()

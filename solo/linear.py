@@ -13,6 +13,7 @@ from solo import distributed, rng
 from solo.callbacks import watching
 from solo.config import ConfigError, check, plain_tree, unknown_name
 from solo.config.evaluation import LinearConfig
+from solo.config.published import translate
 from solo.data import ImageData
 from solo.evaluation.encoders import Encoder
 from solo.evaluation.modes import MODES, TRAINED
@@ -39,6 +40,8 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     """
     config, encoder = resolve_linear(cfg)
     console, options = prepare(config)
+    for note in config.notes:
+        console.print(note, soft_wrap=True)
     console.print(f"evaluating {encoder.name} ({encoder.features} features)", soft_wrap=True)
     if config.mode in TRAINED:
         return _train(config, encoder, console, options)
@@ -90,7 +93,7 @@ def resolve_linear(cfg: DictConfig | Mapping[str, Any]) -> tuple[LinearConfig, E
     Raises:
         ConfigError: listing every fault found.
     """
-    tree = plain_tree(cfg)
+    tree, notes = translate(plain_tree(cfg))
     config = _check(tree)
     source = config.pretrained or str(newest_run(Path(config.checkpoint.dir)))
     encoder = load_encoder(
@@ -104,7 +107,9 @@ def resolve_linear(cfg: DictConfig | Mapping[str, Any]) -> tuple[LinearConfig, E
         tree["data"] = {**own, **given} if same_set else given
     if "augmentations" not in tree:
         tree["augmentations"] = [_crop_and_flip(config, encoder)]
-    return _check(tree), encoder
+    resolved = _check(tree)
+    resolved.notes.extend(notes)
+    return resolved, encoder
 
 
 def _crop_and_flip(config: LinearConfig, encoder: Encoder) -> dict[str, Any]:

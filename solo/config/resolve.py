@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from solo.config.published import translate
 from solo.config.schema import Config, RunConfig
 from solo.config.section import ConfigError, Section
 
@@ -35,7 +36,7 @@ def resolve(
     Raises:
         ConfigError: listing every fault found, each with its key, value and remedy.
     """
-    tree = plain_tree(given)
+    tree, notes = translate(plain_tree(given))
     method = tree.get("method", Config.model_fields["method"].default)
     if method not in methods:
         raise unknown_name("method", method, methods)
@@ -44,7 +45,9 @@ def resolve(
     sections = {"method_kwargs": methods[method]}
     if chosen in optimizers:
         sections["optimizer.kwargs"] = optimizers[chosen]
-    return check(tree, Config, sections)
+    config = check(tree, Config, sections)
+    config.notes.extend(notes)
+    return config
 
 
 def plain_tree(given: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from solo.config.section import Section, fault
 
@@ -118,10 +118,6 @@ class Data(Section):
     """Where views are made: by loader processes or on the training device (auto: on a GPU)."""
     fraction: float = Field(-1.0, le=1)
     """Part of the training set to use, the same part of every class; -1 is all of it."""
-    extra_data: Literal["None"] | None = None
-    """Published recipes carry it; it has no effect."""
-    dup: Literal[1] = 1
-    """Published recipes carry it; it has no effect."""
     no_labels: bool = False
     """Take every image under train_path, in linked folders too, and train without probes."""
 
@@ -248,6 +244,8 @@ PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed", "64", "64-true")
 class RunConfig(Section):
     """What everything that trains has in common."""
 
+    _notes: list[str] = PrivateAttr(default_factory=list)
+
     name: str = "run"
     """First part of the run folder's name."""
     seed: int = Field(5, ge=0)
@@ -360,6 +358,11 @@ class RunConfig(Section):
     def kind(self) -> str:
         """The folder under ``checkpoint.dir`` that runs of this kind go to."""
         raise NotImplementedError
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how the config was read; printed when the run starts."""
+        return self._notes
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved config as plain values, fit for YAML and for a checkpoint."""

@@ -33,6 +33,10 @@ class DINOKwargs(MomentumKwargs):
     """Divides them in the first epoch of the warm-up, which is linear in epochs."""
     warmup_teacher_temperature_epochs: int = Field(0, ge=0)
     """Length of that warm-up; 0 for none."""
+    norm_last_layer: bool = True
+    """Prototypes have length 1; false lets each learn its length."""
+    clip_grad: float = Field(0.0, ge=0)
+    """Largest norm of the gradient of each of the backbone's parameters; 0 for none."""
     freeze_prototypes_epochs: int = Field(1, ge=0)
     """Prototypes keep their first values for so many epochs."""
     center_momentum: float = Field(0.9, ge=0, le=1)
@@ -40,15 +44,23 @@ class DINOKwargs(MomentumKwargs):
 
 
 class Prototypes(nn.Module):
-    """Cosines with K learned directions: [.., D] -> [.., K]."""
+    """Cosines with K learned prototypes: [.., D] -> [.., K].
 
-    def __init__(self, dim: int, count: int) -> None:
+    Args:
+        dim: D.
+        count: K.
+        unit: whether prototypes have length 1; otherwise each cosine has a learned factor.
+    """
+
+    def __init__(self, dim: int, count: int, unit: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(count, dim) / dim**0.5)
+        self.length = None if unit else nn.Parameter(torch.ones(count))
 
     def forward(self, z: Tensor) -> Tensor:
-        """See the class."""
-        return F.linear(unit_rows(z), unit_rows(self.weight))
+        """[.., D] -> [.., K]."""
+        scores = F.linear(unit_rows(z), unit_rows(self.weight))
+        return scores if self.length is None else scores * self.length
 
 
 class DINO(MomentumMethod):
@@ -63,7 +75,9 @@ class DINO(MomentumMethod):
         """The prototypes, which the teacher has too, and the center."""
         rng.seed_global(self.config.seed, "prototypes")
         options = self.kwargs
-        self.prototypes = Prototypes(self.embedding_dim, options.num_prototypes)
+        self.prototypes = Prototypes(
+            self.embedding_dim, options.num_prototypes, options.norm_last_layer
+        )
         self.register_buffer("center", torch.zeros(options.num_prototypes))
 
     def student(self) -> list[nn.Module]:
@@ -94,6 +108,11 @@ class DINO(MomentumMethod):
         return start + (end - start) * self.current_epoch / length
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Optimizers pass over what has no gradient."""
+        """Clip, and freeze prototypes: optimizers pass over what has no gradient."""
+        if self.kwargs.clip_grad:
+            for parameter in self.backbone.parameters():
+                if parameter.grad is not None:
+                    nn.utils.clip_grad_norm_(parameter, self.kwargs.clip_grad)
         if self.current_epoch < self.kwargs.freeze_prototypes_epochs:
-            self.prototypes.weight.grad = None
+            for parameter in self.prototypes.parameters():
+                parameter.grad = None

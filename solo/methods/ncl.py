@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,20 +27,6 @@ class NCLKwargs(MethodKwargs):
     non_neg: NonNegative | None = "rep_relu"
     """How embeddings become non-negative: `rep_relu` is ReLU with GELU's gradient; null leaves
     them as they are, which is SimCLR. Only relu and rep_relu make them sparse."""
-    normalize: Literal["dim"] = "dim"
-    """Embeddings have length 1 over their dimensions."""
-    drop: Literal[0] = 0
-    """Published recipes carry it; only this value is known here, as for the five below."""
-    loss_type: Literal["xent"] = "xent"
-    """See drop."""
-    tau: Literal[1] = 1
-    """See drop."""
-    gsize: int = Field(256, ge=1)
-    """See drop; it has no effect with loss_type xent."""
-    learnable_temp: Literal[0] = 0
-    """See drop."""
-    power_iter: Literal[1] = 1
-    """See drop."""
 
     @property
     def is_rectified(self) -> bool:

@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from solo.config import ConfigError, RunConfig
+from solo.config.published import translate
 from solo.runs.checkpoint_files import newest_sound, read_checkpoint, read_fact
 from solo.runs.lease import Lease, claim, slurm_job
 from solo.runs.saved import SavedRun
@@ -191,7 +192,8 @@ def _check_continuation(checkpoint: Path, config: RunConfig, processes: int) -> 
     """
     content = read_checkpoint(checkpoint)
     faults = [fault] if (fault := _other_processes(checkpoint, processes)) else []
-    differences = _differences(config.to_dict(), content.get("config", config.to_dict()))
+    saved = translate(content.get("config", config.to_dict()))[0]
+    differences = _differences(config.to_dict(), saved)
     if differences:
         faults.append(f"is of another config: {', '.join(differences)}. Give the run's own config")
     fit = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
@@ -236,7 +238,7 @@ def _obstacle(path: Path, saved_at: float, config: RunConfig) -> str | None:
     if finished and not _is_own_job(facts):  # given again, the command wishes for a new run
         return ""
     try:
-        differences = _differences(config.to_dict(), SavedRun(path).config)
+        differences = _differences(config.to_dict(), translate(SavedRun(path).config)[0])
     except ConfigError:
         differences = ["config.yaml, which cannot be read"]
     if differences:

@@ -105,7 +105,7 @@ class Run:
         self.optimizer.step()
 
     def _plain_loss(self, z: Tensor) -> Tensor:
-        kwargs = self.method.kwargs
+        kwargs = self.method.options
         target = kwargs.target()  # type: ignore[attr-defined]
         slices = kwargs.num_projections  # type: ignore[attr-defined]
         reg = torch.stack([plain.drawn_rdm_reg(view, target, slices) for view in z]).mean()

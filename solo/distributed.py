@@ -33,7 +33,7 @@ def rank() -> int:
     return dist.get_rank() if is_distributed() else 0
 
 
-def share(count: int) -> tuple[int, int]:
+def shard_range(count: int) -> tuple[int, int]:
     """The contiguous range ``[start, stop)`` of ``count`` items that this process works on."""
     here, processes = rank(), world_size()
     return count * here // processes, count * (here + 1) // processes
@@ -91,7 +91,7 @@ def gather_uneven(x: Tensor, fill: int = -1) -> Tensor:
     """Rows of ``x`` of all processes, whose numbers may differ; the gaps are rows of ``fill``."""
     if not is_distributed():
         return x
-    longest = int(all_largest(torch.tensor(len(x), device=x.device)))
+    longest = int(all_max(torch.tensor(len(x), device=x.device)))
     filling = x.new_full((longest - len(x), *x.shape[1:]), fill)
     return gather(torch.cat((x, filling)))
 
@@ -106,7 +106,7 @@ def all_mean(x: Tensor) -> Tensor:
     return all_sum(x) / world_size() if is_distributed() else x
 
 
-def all_largest(x: Tensor) -> Tensor:
+def all_max(x: Tensor) -> Tensor:
     """Elementwise maximum of ``x`` over processes."""
     if not is_distributed():
         return x

@@ -19,7 +19,7 @@ from solo.evaluation.encoders import Encoder
 from solo.evaluation.modes import MODES, TRAINED
 from solo.evaluation.table import write_table
 from solo.evaluation.training import TrainedProbe
-from solo.optim import OPTIMIZER_KWARGS
+from solo.optim import OPTIMIZER_OPTIONS
 from solo.runs import Run, choose_folder, prepare
 from solo.runs.networks import load_encoder, newest_run
 
@@ -126,7 +126,7 @@ def _crop_and_flip(config: LinearConfig, encoder: Encoder) -> dict[str, Any]:
 def _check(tree: dict[str, Any]) -> LinearConfig:
     optimizer = tree.get("optimizer") or {}
     name = optimizer.get("name", "sgd") if isinstance(optimizer, Mapping) else "sgd"
-    sections = {"optimizer.kwargs": OPTIMIZER_KWARGS[name]} if name in OPTIMIZER_KWARGS else {}
+    sections = {"optimizer.kwargs": OPTIMIZER_OPTIONS[name]} if name in OPTIMIZER_OPTIONS else {}
     config = check(tree, LinearConfig, sections)
     if config.mode not in (*TRAINED, *MODES):
         raise unknown_name("mode", config.mode, (*TRAINED, *MODES))

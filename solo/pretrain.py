@@ -46,7 +46,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
         own: list[pl.Callback] = [SparsityMonitor()]
         if config.knn_eval.enabled and data.num_classes and not data.multilabel:
             own.append(KNNMonitor(config, data.num_classes))
-        sparse = method.kwargs.is_rectified
+        sparse = method.options.is_rectified
         current.fit(method, watching(current, own, sparse=sparse), "main_pretrain.py")
         metrics = current.saved.metrics.last()
         if current.is_first:
@@ -92,7 +92,7 @@ def announce(
 def summarize(
     console: Console, metrics: dict[str, float], folder: RunFolder, seconds: float, sparse: bool
 ) -> None:
-    """The closing table."""
+    """Print the closing table."""
     table = Table(show_header=False, box=None)
     for name, metric in METRICS.items():
         if metric.summary and name in metrics and (sparse or not metric.sparse):

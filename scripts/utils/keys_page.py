@@ -20,8 +20,8 @@ from pydantic_core import PydanticUndefined
 
 from solo.config import Config, Section
 from solo.config.evaluation import LinearConfig
-from solo.methods import METHODS, MethodKwargs
-from solo.optim import OPTIMIZER_KWARGS
+from solo.methods import METHODS, MethodOptions
+from solo.optim import OPTIMIZER_OPTIONS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/keys.md"
 
@@ -106,11 +106,11 @@ def table(section: type[Section], base: type[Section] | None = None, prefix: str
 def page() -> str:
     """The whole page."""
     parts = [HEAD, "## A pretraining run (main_pretrain.py)\n", table(Config)]
-    parts += ["## Options of every method\n", table(MethodKwargs, prefix="method_kwargs.")]
+    parts += ["## Options of every method\n", table(MethodOptions, prefix="method_kwargs.")]
     for name, method in METHODS.items():
         parts.append(f"### `method={name}`\n")
-        parts.append(table(method.Kwargs, MethodKwargs, "method_kwargs."))
-    for name, section in OPTIMIZER_KWARGS.items():
+        parts.append(table(method.Options, MethodOptions, "method_kwargs."))
+    for name, section in OPTIMIZER_OPTIONS.items():
         parts += [f"### `optimizer.name={name}`\n", table(section, prefix="optimizer.kwargs.")]
     parts.append("## An evaluation (main_linear.py)\n")
     parts.append("Beside these, or with another default, those of a run: data, devices, wandb …\n")

@@ -97,7 +97,7 @@ class Checkpoints(pl.Callback):
             self._stop_if_agreed(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the epoch's validation."""
+        """Save where an epoch is due, after its validation."""
         due = (trainer.current_epoch + 1) % self.config.checkpoint.frequency == 0
         if (self.config.checkpoint.enabled and due) or self._agreed:
             self._save(trainer)
@@ -109,7 +109,7 @@ class Checkpoints(pl.Callback):
             self._stop_if_agreed(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The last state, always."""
+        """Save the last state, whatever was due."""
         self._save(trainer)
         self.io.publish()
         self._stop_listening()

@@ -56,7 +56,7 @@ class HealthMonitor(pl.Callback):
         return {"skipped": self._all_skipped()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See above."""
+        """Go on counting skipped images from a checkpoint."""
         self._skipped, self._skipped_before = 0, state_dict["skipped"]
 
     def _all_skipped(self) -> int:
@@ -68,7 +68,7 @@ class HealthMonitor(pl.Callback):
     def _check(self) -> None:
         if self._first_bad is None:
             return
-        step = int(distributed.all_largest(self._first_bad))
+        step = int(distributed.all_max(self._first_bad))
         if step >= 0:
             raise DivergedError(
                 f"The loss became NaN or infinite at step {step}. The last checkpoint was written "

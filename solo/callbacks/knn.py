@@ -66,7 +66,7 @@ class KNNMonitor(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: SSLMethod, outputs: Any, batch: Batch, *args: Any
     ) -> None:
-        """Remember the queries."""
+        """Remember a validation batch's features as queries."""
         self._queries.append((outputs["h"], batch.labels))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: SSLMethod) -> None:

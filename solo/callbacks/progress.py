@@ -37,7 +37,7 @@ class RunProgress(pl.Callback):
         self._started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: SSLMethod) -> None:
-        """Open the bar."""
+        """Open the progress bar."""
         self._started = time.monotonic()
         if distributed.rank() == 0 and self.console.is_terminal:
             self._bar = Progress(
@@ -64,7 +64,7 @@ class RunProgress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: SSLMethod, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance."""
+        """Advance the progress bar by a batch."""
         self._seen += len(batch.indices) * distributed.world_size()
         if self._bar is None:
             return
@@ -89,13 +89,13 @@ class RunProgress(pl.Callback):
             )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: SSLMethod) -> None:
-        """Close the bar."""
+        """Close the progress bar."""
         self._close()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Close the bar."""
+        """Close the progress bar where training fails."""
         self._close()
 
     def _close(self) -> None:

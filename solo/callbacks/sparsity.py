@@ -30,7 +30,7 @@ class SparsityMonitor(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: SSLMethod, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Training batch."""
+        """Log the sparsity of a training batch's embeddings."""
         if not outputs["logged"]:
             return
         z = distributed.gather(outputs["z"], dim=1)  # [V, N, D]

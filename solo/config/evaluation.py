@@ -64,7 +64,7 @@ class LinearOptimizer(Optimizer):
 
 
 class LinearScheduler(Scheduler):
-    """How rates change."""
+    """How rates of an evaluation change."""
 
     warmup_epochs: float = Field(0, ge=0)
     """Epochs of linear warm-up."""
@@ -130,5 +130,5 @@ class LinearConfig(RunConfig):
 
     @property
     def kind(self) -> str:
-        """Evaluations lie together."""
+        """The folder that all evaluations share, ``linear``."""
         return "linear"

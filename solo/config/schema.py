@@ -94,7 +94,7 @@ class Augmentation(Section):
 
 
 class Data(Section):
-    """What is trained on."""
+    """The images that are trained on."""
 
     dataset: str = "digits"
     """digits, cifar10, cifar100, stl10, celeba, imagenet, imagenet100, imagenet10, imagenette,
@@ -226,7 +226,7 @@ class MLPProbe(Section):
 
 
 class WandB(Section):
-    """Weights & Biases."""
+    """Logging to Weights & Biases."""
 
     enabled: bool = False
     """Log there too; metrics.csv is written in any case."""

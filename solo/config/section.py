@@ -13,7 +13,7 @@ class RunError(Exception):
     """Something a user can mend; the message says what, and is all that the user is shown."""
 
     def for_user(self) -> str:
-        """Without the traceback that an error of a loader process carries along."""
+        """The message, without the traceback that an error of a loader process carries along."""
         text = str(self).strip()
         return text.splitlines()[-1].split("Error: ", 1)[-1] if "Traceback" in text else text
 

@@ -59,6 +59,11 @@ class TrainingSampler(Sampler[list[SampleKey]]):
         processes: how many there are.
         epoch: the first one.
         start: batches of the first epoch that are done already; they are not made again.
+
+    Example:
+        >>> sampler = TrainingSampler(length=10, batch_size=2, seed=0, rank=0, processes=2)
+        >>> [[key.image for key in batch] for batch in sampler]  # half of each global batch
+        [[2, 7], [8, 0]]
     """
 
     def __init__(
@@ -93,7 +98,13 @@ class TrainingSampler(Sampler[list[SampleKey]]):
 
 
 class ValidationSampler(Sampler[list[SampleKey]]):
-    """Every image once over all processes; padding makes their numbers of batches equal."""
+    """Every image once over all processes; padding makes their numbers of batches equal.
+
+    Example:
+        >>> sampler = ValidationSampler(length=5, batch_size=2, rank=1, processes=2)
+        >>> [[key.image for key in batch] for batch in sampler]  # image 4 is the other process's
+        [[2, 3], [0]]
+    """
 
     def __init__(self, length: int, batch_size: int, rank: int, processes: int) -> None:
         self.length, self.batch_size = length, batch_size
@@ -134,7 +145,7 @@ class ResumableLoader(DataLoader["Batch | Unfinished"]):
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to do."""
+        """Nothing to load: the data module keeps the position."""
 
 
 class Loaded(NamedTuple):

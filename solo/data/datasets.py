@@ -41,7 +41,7 @@ class DatasetSpec:
 
 
 def load_splits(data: Data, seed: int) -> Splits:
-    """The configured data set.
+    """Load the configured data set.
 
     Raises:
         ConfigError: for an unknown name, missing files, or classes that differ between the

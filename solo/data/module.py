@@ -84,7 +84,7 @@ class ImageData(pl.LightningDataModule):
         return {"epoch": epoch, "batch": done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Where :meth:`train_dataloader` begins."""
+        """Where :meth:`train_dataloader` goes on after a checkpoint."""
         self._position = (state_dict["epoch"], state_dict["batch"])
 
     def transfer_batch_to_device(

@@ -63,6 +63,12 @@ class ArraySource:
         images: uint8 [N, C, H, W], C of 1 or 3.
         labels: [N] or [N, A].
         classes: their names.
+
+    Example:
+        >>> images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+        >>> source = ArraySource(images, torch.tensor([0, 1, 0]), ['a', 'b'])
+        >>> len(source), source.image(2).shape
+        (3, torch.Size([3, 8, 8]))
     """
 
     def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
@@ -245,7 +251,7 @@ def labelled_part(source: ImageSource) -> ImageSource:
 
 
 def take_fraction(source: ImageSource, fraction: float, generator: torch.Generator) -> ImageSource:
-    """The same part of every class (at least one image of each), drawn once.
+    """A part of every class (at least one image of each), drawn once.
 
     Args:
         source: the whole set.

@@ -21,7 +21,7 @@ from solo.data.sources import ArraySource, FolderSource, ImageSource, Splits, fe
 
 
 class Published(NamedTuple):
-    """One of torchvision's sets.
+    """How one of torchvision's sets is made and read.
 
     ``train``: the splits to train on, joined; ``val``: the one for validation;
     ``make``: (root, split, download) -> a torchvision data set; ``read``: data sets -> images.
@@ -34,7 +34,7 @@ class Published(NamedTuple):
 
 
 def load_published(name: str, published: Published, data: Data) -> Splits:
-    """Both splits.
+    """Load both splits of one of torchvision's sets.
 
     Raises:
         ConfigError: where files are not there.

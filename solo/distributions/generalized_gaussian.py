@@ -39,6 +39,11 @@ class GeneralizedGaussian:
 
     Raises:
         ValueError: for p or sigma not above 0, or a value that is not finite.
+
+    Example:
+        >>> laplace = GeneralizedGaussian(p=1.0)
+        >>> round(laplace.sigma, 4), round(laplace.variance, 4), laplace.expected_l0
+        (0.7071, 1.0, 1.0)
     """
 
     def __init__(self, p: float = 1.0, mu: float = 0.0, sigma: float | None = None) -> None:
@@ -56,12 +61,12 @@ class GeneralizedGaussian:
 
     @property
     def mean(self) -> float:
-        """E[X]."""
+        """The expectation E[X]."""
         return self.mu
 
     @property
     def variance(self) -> float:
-        """Var[X]."""
+        """The variance Var[X]."""
         return (self.sigma / unit_variance_scale(self.p)) ** 2
 
     @property
@@ -128,6 +133,11 @@ class RectifiedGeneralizedGaussian(GeneralizedGaussian):
 
     ``mean`` and ``variance`` are those of the rectified variable. See
     :class:`GeneralizedGaussian` for the arguments.
+
+    Example:
+        >>> target = RectifiedGeneralizedGaussian.with_expected_l0(0.25, p=2.0)
+        >>> round(target.mu, 4), round(target.mean, 4), round(target.expected_l0, 4)
+        (-0.6745, 0.1492, 0.25)
     """
 
     @classmethod
@@ -169,12 +179,12 @@ class RectifiedGeneralizedGaussian(GeneralizedGaussian):
 
     @property
     def mean(self) -> float:
-        """E[X] of the rectified variable."""
+        """The expectation E[X] of the rectified variable."""
         return self._moment(1)
 
     @property
     def variance(self) -> float:
-        """Var[X] of the rectified variable."""
+        """The variance Var[X] of the rectified variable."""
         return max(self._moment(2) - self._moment(1) ** 2, 0.0)
 
     @property

@@ -62,7 +62,7 @@ def product_characteristic_function(
 
 
 class TabulatedProduct:
-    """The product itself, each factor from a table of phi.
+    """The product of characteristic functions, each factor from a table of phi.
 
     Args:
         target: the distribution of each coordinate.
@@ -106,7 +106,7 @@ class TabulatedProduct:
 
 
 class ExpandedProduct:
-    """Its logarithm, a sum over coordinates of one smooth function, expanded.
+    """The product's logarithm, a sum over coordinates of one smooth function, expanded.
 
     The logarithm of phi(t c) is replaced by ``i mean t c + c^2 g_t(c)`` with a Chebyshev expansion
     of g_t, M terms. (With a Taylor expansion these would be the cumulants; Chebyshev's holds on an

@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         return self.features_of(self.normalize(images))
 
     def features_of(self, x: Tensor) -> Tensor:
-        """The same from normalised images."""
+        """Features of normalised images."""
         if self.features == "last_two_cls":
             return last_two_cls(self.backbone, x)[1]
         h: Tensor = self.backbone(x)
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def num_features(self) -> int:
-        """F, by asking."""
+        """The number of features F, by asking the network."""
         was_training = self.training
         size = self.eval()(self.blank()).shape[-1]
         self.train(was_training)
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:
-    """The same network before any training, published weights left out too; of a run of ours."""
+    """A run's network before any training, published weights left out too."""
     assert encoder.config is not None
     torch.manual_seed(seed)
     config = encoder.config

@@ -49,7 +49,7 @@ class Pixels(nn.Module):
         self.image_size, self.whole, self.side = image_size, whole, side
 
     def forward(self, images: Tensor) -> Tensor:
-        """In [0, 1]."""
+        """Pixels as features in [0, 1]."""
         x = images.float()
         if self.side != self.image_size:
             x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True)

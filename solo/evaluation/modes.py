@@ -114,7 +114,7 @@ def knn_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[R
 
 
 def sparsity_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[Row]:
-    """Of the validation set."""
+    """How sparse the validation set's features are."""
     split = _splits(config, config.data.dataset)
     assert split.val is not None
     encoder.whole = dataset_spec(config.data.dataset).whole

@@ -31,7 +31,7 @@ def to_csr(z: Tensor) -> sp.csr_matrix:
 
 
 def csr_bytes(matrix: sp.csr_matrix) -> int:
-    """Of values, column indices and row ends."""
+    """Bytes of a CSR matrix: values, column indices and row ends."""
     return int(matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes)
 
 

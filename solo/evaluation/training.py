@@ -72,7 +72,7 @@ class TrainedProbe(TrainingModule):
         return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One step."""
+        """One step of a probe or of fine-tuning."""
         self.begin_step(batch_idx)
         x = self.encoder.normalize(batch.views[0][0])
         labels = batch.labels
@@ -98,7 +98,7 @@ class TrainedProbe(TrainingModule):
         return supervised_loss(logits, targets, label_smoothing=smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count."""
+        """Score a validation batch."""
         x = self.encoder(batch.views[0][0])
         with torch.autocast(x.device.type, enabled=False):
             logits = self.head(at_least_float32(x))

@@ -43,6 +43,15 @@ class CharacteristicRDMReg(nn.Module):
 
     Raises:
         ValueError: for no slices, fewer than 2 nodes or t_max not above 0.
+
+    Example:
+        >>> from solo.distributions import RectifiedGeneralizedGaussian
+        >>> target = RectifiedGeneralizedGaussian(p=1.0)
+        >>> reg = CharacteristicRDMReg(target, num_projections=256)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> z = target.sample((2, 512, 16), generator=generator)  # [V, B, D]
+        >>> [round(reg(batch, (0,)).item(), 2) for batch in (z, 2 * z)]  # as wanted, and too wide
+        [0.0, 0.19]
     """
 
     weights: Tensor
@@ -95,6 +104,6 @@ class CharacteristicRDMReg(nn.Module):
         if self._projected is None:
             dim = slices.shape[-1]
             self._projected = product_characteristic_function(self.target, self.frequencies, dim)
-        start, stop = distributed.share(len(slices))
+        start, stop = distributed.shard_range(len(slices))
         own = self._projected(slices[start:stop])
         return distributed.all_sum(nn.functional.pad(own, (start, len(slices) - stop)))

@@ -85,6 +85,15 @@ class RDMReg(nn.Module):
 
     Raises:
         ValueError: for an unknown type or no slices.
+
+    Example:
+        >>> from solo.distributions import RectifiedGeneralizedGaussian
+        >>> target = RectifiedGeneralizedGaussian(p=1.0)
+        >>> reg = RDMReg(target, num_projections=256)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> z = target.sample((2, 512, 16), generator=generator)  # [V, B, D]
+        >>> [round(reg(batch, (0,)).item(), 2) for batch in (z, 2 * z)]  # as wanted, and too wide
+        [0.01, 0.55]
     """
 
     def __init__(

@@ -30,6 +30,12 @@ class VISRegTest(nn.Module):
     Args:
         num_projections: slices a step.
         seed: of the slices.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> z = torch.randn(2, 512, 16, generator=generator)  # [V, B, D]
+        >>> [round(term.item(), 2) for term in VISRegTest(256)(2 * z)]  # center, scale, shape
+        [0.01, 1.01, 0.0]
     """
 
     def __init__(self, num_projections: int = 4096, seed: int = 0) -> None:
@@ -38,7 +44,7 @@ class VISRegTest(nn.Module):
         self.steps = rng.StepCounter()
 
     def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> VISRegTerms:
-        """The three terms.
+        """The terms of center, scale and shape of a batch.
 
         Args:
             z: [V, B, D], this process's share of the batch.

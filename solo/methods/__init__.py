@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from solo.config import Config, ConfigError, resolve
 from solo.data import ImageData, Normalize
 from solo.methods.barlow_twins import BarlowTwins
-from solo.methods.base import MethodKwargs, SSLMethod
+from solo.methods.base import MethodOptions, SSLMethod
 from solo.methods.byol import BYOL
 from solo.methods.dino import DINO
 from solo.methods.ijepa import IJEPA
@@ -21,9 +21,9 @@ from solo.methods.simclr import SimCLR
 from solo.methods.supervised import Supervised
 from solo.methods.vicreg import VICReg
 from solo.methods.visreg import VISReg
-from solo.optim import OPTIMIZER_KWARGS
+from solo.optim import OPTIMIZER_OPTIONS
 
-__all__ = ["METHODS", "MethodKwargs", "SSLMethod", "build_method", "resolve_config"]
+__all__ = ["METHODS", "MethodOptions", "SSLMethod", "build_method", "resolve_config"]
 
 METHODS: dict[str, type[SSLMethod]] = {
     "barlow_twins": BarlowTwins,
@@ -46,7 +46,7 @@ def resolve_config(given: DictConfig | Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: listing every fault found.
     """
-    config = resolve(given, {name: m.Kwargs for name, m in METHODS.items()}, OPTIMIZER_KWARGS)
+    config = resolve(given, {name: m.Options for name, m in METHODS.items()}, OPTIMIZER_OPTIONS)
     views = sum(entry.num_crops for entry in config.augmentations)
     if views < METHODS[config.method].min_views:
         raise ConfigError(

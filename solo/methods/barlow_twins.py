@@ -9,12 +9,12 @@ from pydantic import Field
 
 from solo.data import Batch
 from solo.losses import barlow_twins_loss, over_pairs
-from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.rng import Step
 
 
-class BarlowTwinsKwargs(MethodKwargs):
+class BarlowTwinsOptions(MethodOptions):
     """``method_kwargs`` of ``barlow_twins``."""
 
     lamb: float = Field(5.1e-3, ge=0)
@@ -27,10 +27,10 @@ class BarlowTwins(SSLMethod):
     """Cross-correlation to the identity, over all pairs of views."""
 
     loss_name: ClassVar[str] = "barlow_twins_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = BarlowTwinsKwargs
-    kwargs: BarlowTwinsKwargs
+    Options: ClassVar[type[MethodOptions]] = BarlowTwinsOptions
+    options: BarlowTwinsOptions
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
-        loss = over_pairs(partial(barlow_twins_loss, lamb=self.kwargs.lamb), encoded.z)
-        return Loss(self.kwargs.scale_loss * loss)
+        """The Barlow Twins loss, over all pairs of views."""
+        loss = over_pairs(partial(barlow_twins_loss, lamb=self.options.lamb), encoded.z)
+        return Loss(self.options.scale_loss * loss)

@@ -1,6 +1,6 @@
 """What all methods share: views in, features out, one loss, online probes, optimizer.
 
-A method subclasses :class:`SSLMethod`, declares its options as a :class:`MethodKwargs` and writes
+A method subclasses :class:`SSLMethod`, declares its options as a :class:`MethodOptions` and writes
 ``compute_loss``. Shapes: V views, B images on this process, F backbone features, D embedding.
 """
 
@@ -30,7 +30,7 @@ from solo.optim import parameter_groups
 from solo.rng import Step
 
 
-class MethodKwargs(Section):
+class MethodOptions(Section):
     """``method_kwargs`` of every method."""
 
     proj_hidden_dim: int = Field(2048, ge=1)
@@ -76,7 +76,7 @@ class SSLMethod(TrainingModule):
         num_classes: outputs of the probes, 0 for no probes.
     """
 
-    Kwargs: ClassVar[type[MethodKwargs]] = MethodKwargs
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
     min_views: ClassVar[int] = 2
     """Views of an image that the loss needs."""
 
@@ -87,7 +87,7 @@ class SSLMethod(TrainingModule):
         num_classes: int = 0,
     ) -> None:
         super().__init__(config)
-        self.kwargs = config.method_kwargs
+        self.options = config.method_kwargs
         self.normalize = normalize
         rng.seed_global(config.seed, "weights")
         size = config.augmentations[0].crop_size
@@ -95,8 +95,8 @@ class SSLMethod(TrainingModule):
         if config.channels_last:
             self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = int(self.backbone.num_features)  # type: ignore[arg-type]
-        self.projector = self.kwargs.build_projector(features)
-        self.embedding_dim = self.kwargs.embedding_dim(features)
+        self.projector = self.options.build_projector(features)
+        self.embedding_dim = self.options.embedding_dim(features)
         self.probes_tokens = config.linear_probe.features == "last_two_cls"
         if self.probes_tokens and not has_blocks(self.backbone):
             raise ConfigError(
@@ -105,7 +105,7 @@ class SSLMethod(TrainingModule):
             )
         self.probes: OnlineProbes | None = None
         if num_classes:
-            proj = self.embedding_dim if self.kwargs.add_projector_classifier else 0
+            proj = self.embedding_dim if self.options.add_projector_classifier else 0
             seen = features * (2 if self.probes_tokens else 1)
             self.probes = OnlineProbes(config, features, seen, proj, num_classes)
         recipes = config.augmentations

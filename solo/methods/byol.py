@@ -10,13 +10,13 @@ from torch import nn
 from solo import rng
 from solo.data import Batch
 from solo.losses import byol_loss
-from solo.methods.base import Loss, MethodKwargs
-from solo.methods.momentum import MomentumKwargs, MomentumMethod
+from solo.methods.base import Loss, MethodOptions
+from solo.methods.momentum import MomentumMethod, MomentumOptions
 from solo.methods.probes import Encoded
 from solo.rng import Step
 
 
-class BYOLKwargs(MomentumKwargs):
+class BYOLOptions(MomentumOptions):
     """``method_kwargs`` of ``byol``."""
 
     pred_hidden_dim: int = Field(512, ge=1)
@@ -27,13 +27,13 @@ class BYOL(MomentumMethod):
     """A predictor on the student's embedding guesses the teacher's of other views."""
 
     loss_name: ClassVar[str] = "byol_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = BYOLKwargs
-    kwargs: BYOLKwargs
+    Options: ClassVar[type[MethodOptions]] = BYOLOptions
+    options: BYOLOptions
 
     def build_heads(self) -> None:
         """The predictor; the teacher has none."""
         rng.seed_global(self.config.seed, "predictor")
-        dim, hidden = self.embedding_dim, self.kwargs.pred_hidden_dim
+        dim, hidden = self.embedding_dim, self.options.pred_hidden_dim
         self.predictor = nn.Sequential(
             nn.Linear(dim, hidden),
             nn.BatchNorm1d(hidden),
@@ -42,7 +42,7 @@ class BYOL(MomentumMethod):
         )
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
+        """How far predictions are from the teacher's embeddings of other views."""
         z = encoded.z
         prediction = self.predictor(z.flatten(0, 1)).unflatten(0, z.shape[:2])
         return Loss(byol_loss(prediction, self.teach(batch)))

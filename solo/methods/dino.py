@@ -14,13 +14,13 @@ from solo.data import Batch
 from solo.losses import dino_loss
 from solo.losses.dino import updated_center
 from solo.losses.unit import unit_rows
-from solo.methods.base import Loss, MethodKwargs
-from solo.methods.momentum import MomentumKwargs, MomentumMethod
+from solo.methods.base import Loss, MethodOptions
+from solo.methods.momentum import MomentumMethod, MomentumOptions
 from solo.methods.probes import Encoded
 from solo.rng import Step
 
 
-class DINOKwargs(MomentumKwargs):
+class DINOOptions(MomentumOptions):
     """``method_kwargs`` of ``dino``."""
 
     num_prototypes: int = Field(4096, ge=2)
@@ -67,26 +67,26 @@ class DINO(MomentumMethod):
     """The student's distribution over prototypes matches the teacher's of other views."""
 
     loss_name: ClassVar[str] = "dino_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = DINOKwargs
-    kwargs: DINOKwargs
+    Options: ClassVar[type[MethodOptions]] = DINOOptions
+    options: DINOOptions
     center: Tensor
 
     def build_heads(self) -> None:
         """The prototypes, which the teacher has too, and the center."""
         rng.seed_global(self.config.seed, "prototypes")
-        options = self.kwargs
+        options = self.options
         self.prototypes = Prototypes(
             self.embedding_dim, options.num_prototypes, options.norm_last_layer
         )
         self.register_buffer("center", torch.zeros(options.num_prototypes))
 
     def student(self) -> list[nn.Module]:
-        """Its scores of the prototypes."""
+        """Backbone, projector and prototypes."""
         return [*super().student(), self.prototypes]
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
-        options, targets = self.kwargs, self.teach(batch)
+        """Cross-entropy of the student's scores and the teacher's of other views."""
+        options, targets = self.options, self.teach(batch)
         total = dino_loss(
             self.prototypes(encoded.z),
             targets,
@@ -99,8 +99,8 @@ class DINO(MomentumMethod):
         return Loss(total)
 
     def teacher_temperature(self) -> float:
-        """This epoch's."""
-        options = self.kwargs
+        """The teacher's temperature in this epoch."""
+        options = self.options
         start, end = options.warmup_teacher_temperature, options.teacher_temperature
         length = options.warmup_teacher_temperature_epochs
         if self.current_epoch >= length:
@@ -109,10 +109,10 @@ class DINO(MomentumMethod):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip, and freeze prototypes: optimizers pass over what has no gradient."""
-        if self.kwargs.clip_grad:
+        if self.options.clip_grad:
             for parameter in self.backbone.parameters():
                 if parameter.grad is not None:
-                    nn.utils.clip_grad_norm_(parameter, self.kwargs.clip_grad)
-        if self.current_epoch < self.kwargs.freeze_prototypes_epochs:
+                    nn.utils.clip_grad_norm_(parameter, self.options.clip_grad)
+        if self.current_epoch < self.options.freeze_prototypes_epochs:
             for parameter in self.prototypes.parameters():
                 parameter.grad = None

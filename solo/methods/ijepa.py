@@ -17,14 +17,14 @@ from solo.backbones import compile_calls, freeze_unused
 from solo.config import ConfigError
 from solo.data import Batch
 from solo.losses.ijepa import draw_masks, ijepa_loss
-from solo.methods.base import Loss, MethodKwargs
-from solo.methods.momentum import MomentumKwargs, MomentumMethod
+from solo.methods.base import Loss, MethodOptions
+from solo.methods.momentum import MomentumMethod, MomentumOptions
 from solo.methods.probes import Encoded, at_least_float32
 from solo.methods.projectors import ProjectorType
 from solo.rng import Step
 
 
-class IJEPAKwargs(MomentumKwargs):
+class IJEPAOptions(MomentumOptions):
     """``method_kwargs`` of ``ijepa``."""
 
     projector_type: ProjectorType = "identity"
@@ -109,9 +109,9 @@ class IJEPA(MomentumMethod):
     """
 
     loss_name: ClassVar[str] = "ijepa_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = IJEPAKwargs
+    Options: ClassVar[type[MethodOptions]] = IJEPAOptions
     min_views: ClassVar[int] = 1
-    kwargs: IJEPAKwargs
+    options: IJEPAOptions
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -140,7 +140,7 @@ class IJEPA(MomentumMethod):
         self.keep = KeepPatches(network.num_prefix_tokens)
         network.patch_drop = self.keep  # type: ignore[assignment]
         rng.seed_global(self.config.seed, "predictor")
-        options = self.kwargs
+        options = self.options
         self.predictor = Predictor(
             network.num_features,
             self.grid,
@@ -155,8 +155,8 @@ class IJEPA(MomentumMethod):
         return super().encode(views)
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
-        options, images = self.kwargs, self.images(batch.views[0])
+        """How far predicted tokens of hidden blocks are from the teacher's."""
+        options, images = self.options, self.images(batch.views[0])
         rows = _global_rows(*encoded.h.shape[:2])
         items = np.concatenate([np.tile(step, (len(rows), 1)), rows], axis=1)
         scale = (options.min_block_scale, options.max_block_scale)

@@ -11,12 +11,12 @@ from solo.config import fault
 from solo.data import Batch
 from solo.distributions import GeneralizedGaussian
 from solo.losses.sigreg import SIGReg, build_test, lejepa_loss
-from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.rng import Step
 
 
-class LeJEPAKwargs(MethodKwargs):
+class LeJEPAOptions(MethodOptions):
     """``method_kwargs`` of ``lejepa``."""
 
     lamb: float = Field(0.05, ge=0, le=1)
@@ -37,7 +37,7 @@ class LeJEPAKwargs(MethodKwargs):
     """Test each view's batch and average; false tests all views as one sample."""
 
     @model_validator(mode="after")
-    def _buildable(self) -> LeJEPAKwargs:
+    def _buildable(self) -> LeJEPAOptions:
         try:
             build_test(self.test, self.all_test_kwargs())
         except ValueError as error:
@@ -70,17 +70,17 @@ class LeJEPA(SSLMethod):
     """``(1 - lamb) * invariance + lamb * SIGReg``, over any number of global and local views."""
 
     loss_name: ClassVar[str] = "lejepa_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = LeJEPAKwargs
-    kwargs: LeJEPAKwargs
+    Options: ClassVar[type[MethodOptions]] = LeJEPAOptions
+    options: LeJEPAOptions
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sigreg = self.kwargs.build_regulariser(self.config.seed)
+        self.sigreg = self.options.build_regulariser(self.config.seed)
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
+        """Invariance to the global views' centre, and SIGReg."""
         z = encoded.z
-        sample = z if self.kwargs.per_view else z.flatten(0, 1)[None]
+        sample = z if self.options.per_view else z.flatten(0, 1)[None]
         sigreg: Tensor = self.sigreg(sample, step).mean()
-        total, invariance = lejepa_loss(z, sigreg, self.global_views, lamb=self.kwargs.lamb)
+        total, invariance = lejepa_loss(z, sigreg, self.global_views, lamb=self.options.lamb)
         return Loss(total, {"invariance_loss": invariance, "sigreg_loss": sigreg})

@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from solo.data import Batch
-from solo.methods.base import MethodKwargs, SSLMethod
+from solo.methods.base import MethodOptions, SSLMethod
 from solo.methods.probes import at_least_float32
 
 
-class MomentumKwargs(MethodKwargs):
+class MomentumOptions(MethodOptions):
     """Options of the teacher."""
 
     base_tau_momentum: float = Field(0.99, ge=0, le=1)
@@ -28,7 +28,7 @@ class MomentumKwargs(MethodKwargs):
 class MomentumMethod(SSLMethod):
     """A method whose teacher is a running mean of the student."""
 
-    kwargs: MomentumKwargs
+    options: MomentumOptions
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,7 +57,7 @@ class MomentumMethod(SSLMethod):
         return at_least_float32(made).unflatten(0, views.shape[:2])
 
     def compile_networks(self, **options: Any) -> None:
-        """The teacher too."""
+        """Compile the student's networks and the teacher's."""
         super().compile_networks(**options)
         for part in self.teacher:
             part.compile(**options)
@@ -69,7 +69,7 @@ class MomentumMethod(SSLMethod):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Move the teacher with each step, before anything is saved."""
         super().optimizer_step(*args, **kwargs)
-        options = self.kwargs
+        options = self.options
         total = max(1, int(self.trainer.estimated_stepping_batches))
         progress = min(1.0, (self.global_step + 1) / total)
         low, high = options.base_tau_momentum, options.final_tau_momentum

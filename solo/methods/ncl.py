@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from solo.data import Batch
 from solo.losses import ncl_loss, over_pairs
 from solo.losses.ncl import RECTIFIERS, NonNegative
-from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.methods.projectors import ProjectorType
 from solo.rng import Step
 
 
-class NCLKwargs(MethodKwargs):
+class NCLOptions(MethodOptions):
     """``method_kwargs`` of ``ncl``."""
 
     projector_type: ProjectorType = "standard"
@@ -34,20 +34,20 @@ class NCLKwargs(MethodKwargs):
         return self.non_neg in ("relu", "rep_relu") or super().is_rectified
 
     def build_projector(self, in_features: int) -> nn.Sequential:
-        """With the rectification at its end, so that all who use embeddings see them sparse."""
+        """The projector, the rectification at its end: all who use embeddings see them so."""
         projector = super().build_projector(in_features)
         return projector.append(Rectifier(self.non_neg)) if self.non_neg else projector
 
 
 class Rectifier(nn.Module):
-    """One of ``RECTIFIERS``."""
+    """A module for one of ``RECTIFIERS``."""
 
     def __init__(self, kind: NonNegative) -> None:
         super().__init__()
         self.kind = kind
 
     def forward(self, z: Tensor) -> Tensor:
-        """Coordinate by coordinate."""
+        """Rectify coordinate by coordinate."""
         return RECTIFIERS[self.kind](z)
 
 
@@ -55,10 +55,10 @@ class NCL(SSLMethod):
     """NT-Xent of the projector's non-negative embeddings over all pairs of views."""
 
     loss_name: ClassVar[str] = "nce_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = NCLKwargs
-    kwargs: NCLKwargs
+    Options: ClassVar[type[MethodOptions]] = NCLOptions
+    options: NCLOptions
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
-        loss = partial(ncl_loss, temperature=self.kwargs.temperature, non_neg=None)
+        """NT-Xent of rectified embeddings, over all pairs of views."""
+        loss = partial(ncl_loss, temperature=self.options.temperature, non_neg=None)
         return Loss(over_pairs(loss, encoded.z))

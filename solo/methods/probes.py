@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
         return Encoded(*(x.flatten(0, 1) for x in (h, self.z.detach(), probe)))
 
     def for_losses(self) -> Encoded:
-        """In float32 or better."""
+        """Features and embeddings in float32 or better."""
         h = at_least_float32(self.h)
         probe = h if self.probe is self.h else at_least_float32(self.probe)
         return Encoded(h, at_least_float32(self.z), probe)

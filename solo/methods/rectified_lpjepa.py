@@ -11,14 +11,14 @@ from solo.data import Batch
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian, SigmaMode
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import RDMReg, weighted_sum
-from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.methods.projectors import ProjectorType
 from solo.multivariate.slices import ProjectionVectorsType
 from solo.rng import Step
 
 
-class RectifiedLpJEPAKwargs(MethodKwargs):
+class RectifiedLpJEPAOptions(MethodOptions):
     """``method_kwargs`` of ``rectified_lpjepa``."""
 
     projector_type: ProjectorType = "rectified_mlp"
@@ -52,7 +52,7 @@ class RectifiedLpJEPAKwargs(MethodKwargs):
     """Where slices come from."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> RectifiedLpJEPAKwargs:
+    def _consistent(self) -> RectifiedLpJEPAOptions:
         rectified = self.target_distribution == "rectified_lp_distribution"
         if self.projector_type == "rectified_mlp" and not rectified:
             raise fault(
@@ -91,13 +91,13 @@ class RectifiedLpJEPA(SSLMethod):
     """``invariance_loss_weight * mse(z1, z2) + rdm_reg_loss_weight * RDMReg(z)``."""
 
     loss_name: ClassVar[str] = "rectified_lp_jepa_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = RectifiedLpJEPAKwargs
-    kwargs: RectifiedLpJEPAKwargs
+    Options: ClassVar[type[MethodOptions]] = RectifiedLpJEPAOptions
+    options: RectifiedLpJEPAOptions
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        target = self.kwargs.target()
-        options = self.kwargs
+        target = self.options.target()
+        options = self.options
         self.rdm_reg: RDMReg | CharacteristicRDMReg
         if options.rdm_test == "sliced_wasserstein":
             self.rdm_reg = RDMReg(
@@ -117,11 +117,11 @@ class RectifiedLpJEPA(SSLMethod):
         self.facts["expected_l0"] = target.expected_l0
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
+        """Invariance between views, and RDMReg."""
         total, invariance, rdm_reg = weighted_sum(
             encoded.z,
             self.rdm_reg(encoded.z, step),
-            invariance_loss_weight=self.kwargs.invariance_loss_weight,
-            rdm_reg_loss_weight=self.kwargs.rdm_reg_loss_weight,
+            invariance_loss_weight=self.options.invariance_loss_weight,
+            rdm_reg_loss_weight=self.options.rdm_reg_loss_weight,
         )
         return Loss(total, {"invariance_loss": invariance, "rdm_reg_loss": rdm_reg})

@@ -9,13 +9,13 @@ from pydantic import Field
 
 from solo.data import Batch
 from solo.losses import over_pairs, simclr_loss
-from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.methods.projectors import ProjectorType
 from solo.rng import Step
 
 
-class SimCLRKwargs(MethodKwargs):
+class SimCLROptions(MethodOptions):
     """``method_kwargs`` of ``simclr``."""
 
     projector_type: ProjectorType = "standard"
@@ -28,10 +28,10 @@ class SimCLR(SSLMethod):
     """NT-Xent over all pairs of views, the global batch as negatives."""
 
     loss_name: ClassVar[str] = "nce_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = SimCLRKwargs
-    kwargs: SimCLRKwargs
+    Options: ClassVar[type[MethodOptions]] = SimCLROptions
+    options: SimCLROptions
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
-        loss = partial(simclr_loss, temperature=self.kwargs.temperature)
+        """NT-Xent, over all pairs of views."""
+        loss = partial(simclr_loss, temperature=self.options.temperature)
         return Loss(over_pairs(loss, encoded.z))

@@ -10,7 +10,7 @@ from solo import rng
 from solo.config import ConfigError
 from solo.data import Batch
 from solo.losses import supervised_loss
-from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.rng import Step
 
@@ -19,7 +19,7 @@ class Supervised(SSLMethod):
     """Cross-entropy of a linear head on the embedding, over all views and labelled images."""
 
     loss_name: ClassVar[str] = "supervised_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = MethodKwargs
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
     min_views: ClassVar[int] = 1
 
     def __init__(self, config: Any, normalize: nn.Module, num_classes: int = 0) -> None:
@@ -30,7 +30,7 @@ class Supervised(SSLMethod):
         self.head = nn.Linear(self.embedding_dim, num_classes)
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
+        """Cross-entropy of the head's scores."""
         z, labels = encoded.z, batch.labels
         logits = self.head(z.flatten(0, 1))
         return Loss(supervised_loss(logits, labels.repeat(len(z), *[1] * (labels.ndim - 1))))

@@ -11,12 +11,12 @@ from torch import nn
 from solo.data import Batch
 from solo.losses import over_pairs, vicreg_loss
 from solo.losses.vicreg import invariance_loss
-from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.rng import Step
 
 
-class VICRegKwargs(MethodKwargs):
+class VICRegOptions(MethodOptions):
     """``method_kwargs`` of ``vicreg``."""
 
     sim_loss_weight: float = Field(25.0, ge=0)
@@ -34,7 +34,7 @@ class VICRegKwargs(MethodKwargs):
         return self.non_neg or super().is_rectified
 
     def build_projector(self, in_features: int) -> nn.Sequential:
-        """With the ReLU of ``non_neg``."""
+        """The projector, ending with a ReLU where ``non_neg`` says so."""
         projector = super().build_projector(in_features)
         return projector.append(nn.ReLU()) if self.non_neg else projector
 
@@ -43,12 +43,12 @@ class VICReg(SSLMethod):
     """Invariance, variance and covariance, over all pairs of views."""
 
     loss_name: ClassVar[str] = "vicreg_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = VICRegKwargs
-    kwargs: VICRegKwargs
+    Options: ClassVar[type[MethodOptions]] = VICRegOptions
+    options: VICRegOptions
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
-        options = self.kwargs
+        """The VICReg loss, over all pairs of views."""
+        options = self.options
         loss = partial(
             vicreg_loss,
             sim_loss_weight=options.sim_loss_weight,

@@ -9,12 +9,12 @@ from pydantic import Field
 from solo.data import Batch
 from solo.losses.sigreg import lejepa_loss
 from solo.losses.visreg import VISRegTerms, VISRegTest
-from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.rng import Step
 
 
-class VISRegKwargs(MethodKwargs):
+class VISRegOptions(MethodOptions):
     """``method_kwargs`` of ``visreg``."""
 
     lamb: float = Field(0.9, ge=0, le=1)
@@ -33,16 +33,16 @@ class VISReg(SSLMethod):
     """``(1 - lamb) * invariance + lamb * (center + scale + shape)``."""
 
     loss_name: ClassVar[str] = "visreg_loss"
-    Kwargs: ClassVar[type[MethodKwargs]] = VISRegKwargs
-    kwargs: VISRegKwargs
+    Options: ClassVar[type[MethodOptions]] = VISRegOptions
+    options: VISRegOptions
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.test = VISRegTest(self.kwargs.num_projections, self.config.seed)
+        self.test = VISRegTest(self.options.num_projections, self.config.seed)
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
-        """See the class."""
-        options, z = self.kwargs, encoded.z
+        """Invariance to the global views' centre, and center, scale and shape."""
+        options, z = self.options, encoded.z
         terms: VISRegTerms = self.test(z, step)
         regulariser = (
             options.center_loss_weight * terms.center

@@ -41,7 +41,7 @@ class PairwiseTest(MultivariateTest):
         if x.ndim < 2:
             raise ValueError(f"the samples have shape {tuple(x.shape)}; expected [..., N, D]")
         samples = distributed.gather(x, dim=x.ndim - 2)
-        start, stop = distributed.share(samples.shape[-2])
+        start, stop = distributed.shard_range(samples.shape[-2])
         return distributed.all_sum(self.of_rows(samples[..., start:stop, :], samples))
 
     @abstractmethod

@@ -19,6 +19,12 @@ class BHEP(PairwiseTest):
 
     Raises:
         ValueError: for beta not above 0.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(200, 3, generator=generator)
+        >>> [f'{BHEP()(sample).item():.2g}' for sample in (x, 1.5 * x)]  # the second is too wide
+        ['0.00022', '0.0011']
     """
 
     def __init__(self, beta: float = 0.1) -> None:
@@ -28,11 +34,11 @@ class BHEP(PairwiseTest):
         self.beta = beta
 
     def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:
-        """See the base class."""
+        """A process's rows of the double sum."""
         return _bhep(rows, samples, self.beta)
 
     def null_mean(self, num_samples: int, dim: int) -> float:
-        """See the class."""
+        """The statistic's expectation under N(0, I)."""
         return _null_mean(num_samples, dim, self.beta)
 
 
@@ -41,14 +47,20 @@ class HZ(PairwiseTest):
 
     Null value and meaning are BHEP's; this beta is the best bandwidth of a Gaussian kernel density
     estimate of N normal samples.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(200, 3, generator=generator)
+        >>> [f'{HZ()(sample).item():.2g}' for sample in (x, 1.5 * x)]  # the second is too wide
+        ['0.0046', '0.019']
     """
 
     def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:
-        """See the base class."""
+        """A process's rows of the double sum."""
         return _bhep(rows, samples, self.bandwidth(samples.shape[-2], samples.shape[-1]))
 
     def null_mean(self, num_samples: int, dim: int) -> float:
-        """See the class."""
+        """The statistic's expectation under N(0, I)."""
         return _null_mean(num_samples, dim, self.bandwidth(num_samples, dim))
 
     @staticmethod

@@ -16,7 +16,7 @@ from solo.multivariate.base import PairwiseTest, squared_norms
 
 
 class GeneratingFunctionTest(PairwiseTest):
-    """What they share.
+    """Base of tests on generating functions: double sums over pairs of samples.
 
     Args:
         gamma: rate of the weight. The exponentials of squared norms overflow where gamma is small
@@ -52,6 +52,12 @@ class BHEP_M(GeneratingFunctionTest):  # noqa: N801 the name its users know
     Args:
         beta: > 1; above 2 for a finite mean under the null.
         normalize: divide by the weight's integral.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(200, 3, generator=generator)
+        >>> [f'{BHEP_M()(sample).item():.2g}' for sample in (x, 1.5 * x)]  # the second is too wide
+        ['0.053', '1.6']
     """
 
     lower_limit = 1.0
@@ -60,7 +66,7 @@ class BHEP_M(GeneratingFunctionTest):  # noqa: N801 the name its users know
         super().__init__(beta, normalize)
 
     def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:
-        """See the base class."""
+        """A process's rows of the double sum."""
         beta, (count, dim) = self.gamma, samples.shape[-2:]
         pairs = (squared_norms(rows, samples, 1) / (4 * beta)).exp().sum((-2, -1)) / count
         single = (rows.square().sum(-1) / (4 * beta - 2)).exp().sum(-1)
@@ -69,7 +75,7 @@ class BHEP_M(GeneratingFunctionTest):  # noqa: N801 the name its users know
         return self.scale(dim) * (pairs - single + constant)
 
     def null_mean(self, num_samples: int, dim: int) -> float:
-        """See the class; infinite up to beta = 2."""
+        """The expectation under N(0, I); infinite up to beta = 2."""
         beta = self.gamma
         if beta <= 2:
             return math.inf
@@ -87,13 +93,19 @@ class HV(GeneratingFunctionTest):
     Args:
         gamma: > 0; above 2 for a finite mean under the null (the paper recommends 5).
         normalize: divide by the weight's integral.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(200, 3, generator=generator)
+        >>> [f'{HV()(sample).item():.2g}' for sample in (x, 1.5 * x)]  # the second is too wide
+        ['6.4', '1.5e+03']
     """
 
     def __init__(self, gamma: float = 5.0, normalize: bool = False) -> None:
         super().__init__(gamma, normalize)
 
     def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:
-        """See the base class."""
+        """A process's rows of the double sum."""
         gamma, (count, dim) = self.gamma, samples.shape[-2:]
         norms = squared_norms(rows, samples, 1)
         polynomial = (
@@ -103,7 +115,7 @@ class HV(GeneratingFunctionTest):
         return self.scale(dim) * pairs / count
 
     def null_mean(self, num_samples: int, dim: int) -> float:
-        """See the class; infinite up to gamma = 2."""
+        """The expectation under N(0, I); infinite up to gamma = 2."""
         rest = self.gamma - 2
         if rest <= 0:
             return math.inf
@@ -122,6 +134,12 @@ class COMB(GeneratingFunctionTest):
         gamma: > 0; above 1 for a finite variance under the null.
         normalize: divide by the weight's integral.
         signed: without the absolute value.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(200, 3, generator=generator)
+        >>> [f'{COMB()(sample).item():.2g}' for sample in (x, 1.5 * x)]  # the second is too wide
+        ['3.6', '3.9']
     """
 
     def __init__(self, gamma: float = 1.5, normalize: bool = False, signed: bool = False) -> None:
@@ -134,7 +152,7 @@ class COMB(GeneratingFunctionTest):
         return value if self.signed else value.abs()
 
     def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:
-        """See the base class."""
+        """A process's rows of the double sum."""
         gamma, (count, dim) = self.gamma, samples.shape[-2:]
         norms, others = (y.square().sum(-1) / (4 * gamma) for y in (rows, samples))
         phases = torch.cos(rows @ samples.mT / (2 * gamma))
@@ -142,6 +160,6 @@ class COMB(GeneratingFunctionTest):
         return self.scale(dim) * (pairs / count**2 - rows.shape[-2] / count) * math.sqrt(count)
 
     def null_mean(self, num_samples: int, dim: int) -> float:
-        """Of the signed statistic: see the class."""
+        """The expectation of the signed statistic under N(0, I)."""
         same = (1 - 1j / self.gamma) ** (-dim / 2)
         return self.scale(dim) * (same.real - 1) / math.sqrt(num_samples)

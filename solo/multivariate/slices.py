@@ -168,16 +168,22 @@ class Slices(ABC):
 
     def share(self, samples: Tensor, step: tuple[int, ...]) -> Iterator[Chunk]:
         """The rows that this process works on."""
-        return self.chunks(samples, step, *distributed.share(self.count))
+        return self.chunks(samples, step, *distributed.shard_range(self.count))
 
 
 class RandomSlices(Slices):
-    """Uniform on the sphere."""
+    """Slices that are uniform on the sphere.
+
+    Example:
+        >>> slices = RandomSlices(1000).matrix(torch.zeros(1, 8), (0,))
+        >>> slices.shape, round(slices.norm(dim=1).mean().item(), 3)
+        (torch.Size([1000, 8]), 1.0)
+    """
 
     def chunks(
         self, samples: Tensor, step: tuple[int, ...], start: int, stop: int
     ) -> Iterator[Chunk]:
-        """See the base class."""
+        """Rows ``start`` to ``stop`` of a step's slices, as in the base class."""
         size = max(BLOCK, chunk_rows(2 * len(samples), samples) // BLOCK * BLOCK)
         first = start
         while first < stop:
@@ -207,12 +213,20 @@ class RandomSlices(Slices):
 
 
 class StructuredSlices(Slices):
-    """Orthogonal blocks, nearly uniform and much cheaper (see :class:`StructuredChunk`)."""
+    """Orthogonal blocks, nearly uniform and much cheaper (see :class:`StructuredChunk`).
+
+    Example:
+        >>> identity = torch.eye(8)
+        >>> (chunk,) = StructuredSlices(8).chunks(identity, (0,), 0, 8)
+        >>> rows = chunk.project(identity)
+        >>> torch.allclose(rows @ rows.T, identity, atol=1e-6)  # orthogonal
+        True
+    """
 
     def chunks(
         self, samples: Tensor, step: tuple[int, ...], start: int, stop: int
     ) -> Iterator[Chunk]:
-        """See the base class."""
+        """Rows ``start`` to ``stop`` of a step's slices, as in the base class."""
         dim, device = samples.shape[-1], samples.device
         for block in range(start // dim, -(-stop // dim)):
             generator = rng.generator(self.seed, "signs", *step, block, device=device)
@@ -228,6 +242,12 @@ class SingularSlices(Slices):
         count: K.
         seed: the run's seed.
         smallest_half: take the half of the vectors with the smallest singular values only.
+
+    Example:
+        >>> z = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
+        >>> chunks = SingularSlices(2).chunks(z, (0,), 0, 2)
+        >>> [chunk.project(torch.eye(2)).abs().round().tolist() for chunk in chunks]
+        [[[1.0, 0.0], [0.0, 1.0]]]
     """
 
     shared: ClassVar[bool] = False
@@ -240,7 +260,7 @@ class SingularSlices(Slices):
     def chunks(
         self, samples: Tensor, step: tuple[int, ...], start: int, stop: int
     ) -> Iterator[Chunk]:
-        """See the base class; no gradient flows through the vectors."""
+        """Rows ``start`` to ``stop``, as in the base class; without gradient."""
         vectors = torch.linalg.svd(samples, full_matrices=False).Vh  # [min(N, D), D]
         if self.smallest_half:
             vectors = vectors[vectors.shape[0] // 2 :]
@@ -263,7 +283,7 @@ SLICES: dict[ProjectionVectorsType, Callable[[int, int], Slices]] = {
 
 
 def build_slices(kind: ProjectionVectorsType, count: int, seed: int = 0) -> Slices:
-    """Slices of a kind.
+    """Slices of a named kind.
 
     Raises:
         ValueError: for an unknown kind or no slices.

@@ -31,6 +31,14 @@ class SlicingUnivariateTest(MultivariateTest):
 
     Raises:
         ValueError: for an unknown reduction or no slices.
+
+    Example:
+        >>> from solo.univariate import EppsPulley
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(200, 3, generator=generator)
+        >>> test = SlicingUnivariateTest(EppsPulley(), num_slices=256)
+        >>> [round(test(sample, (0,)).item(), 2) for sample in (x, 2 * x)]  # the second is too wide
+        [1.68, 45.77]
     """
 
     def __init__(
@@ -78,7 +86,7 @@ class SlicingUnivariateTest(MultivariateTest):
     def _shared(self, x: Tensor, test: OrderTest, step: tuple[int, ...]) -> Tensor:
         """[..., num_slices], each process working on its share."""
         samples = distributed.gather(x, dim=x.ndim - 2)
-        start, stop = distributed.share(self.slices.count)
+        start, stop = distributed.shard_range(self.slices.count)
         projected = self.slices.matrix(x, step, start, stop) @ samples.mT  # [..., share, N]
         own = test.of_sorted(ascending(projected))
         others = (start, self.slices.count - stop)

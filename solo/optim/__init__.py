@@ -17,7 +17,7 @@ from solo.optim.schedule import LinearWarmupCosineAnnealingLR
 
 __all__ = [
     "LARS",
-    "OPTIMIZER_KWARGS",
+    "OPTIMIZER_OPTIONS",
     "LinearWarmupCosineAnnealingLR",
     "build_optimizer",
     "build_scheduler",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class LARSKwargs(Section):
+class LARSOptions(Section):
     """Options of LARS."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -42,7 +42,7 @@ class LARSKwargs(Section):
     """One-dimensional parameters get neither trust ratio nor weight decay."""
 
 
-class SGDKwargs(Section):
+class SGDOptions(Section):
     """Options of SGD."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -51,7 +51,7 @@ class SGDKwargs(Section):
     """Look ahead along the velocity."""
 
 
-class AdamKwargs(Section):
+class AdamOptions(Section):
     """Options of Adam and AdamW."""
 
     betas: tuple[float, float] = (0.9, 0.999)
@@ -66,11 +66,11 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
-OPTIMIZER_KWARGS: dict[str, type[Section]] = {
-    "lars": LARSKwargs,
-    "sgd": SGDKwargs,
-    "adam": AdamKwargs,
-    "adamw": AdamKwargs,
+OPTIMIZER_OPTIONS: dict[str, type[Section]] = {
+    "lars": LARSOptions,
+    "sgd": SGDOptions,
+    "adam": AdamOptions,
+    "adamw": AdamOptions,
 }
 
 

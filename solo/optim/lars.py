@@ -33,6 +33,14 @@ class LARS(Optimizer):
 
     Raises:
         ValueError: for a negative value.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.full((2, 2), 3.0))
+        >>> weight.grad = torch.ones(2, 2)
+        >>> LARS([weight], lr=1.0, eta=0.1).step()  # by a tenth of its norm
+        >>> weight.data
+        tensor([[2.7000, 2.7000],
+                [2.7000, 2.7000]])
     """
 
     def __init__(

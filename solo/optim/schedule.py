@@ -25,6 +25,18 @@ class LinearWarmupCosineAnnealingLR(LRScheduler):
 
     Raises:
         ValueError: for a warm-up longer than the run.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> schedule = LinearWarmupCosineAnnealingLR(optimizer, warmup_epochs=2, max_epochs=4)
+        >>> rates = []
+        >>> for _ in range(5):
+        ...     rates.append(round(schedule.get_last_lr()[0], 3))
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [0.0, 1.0, 1.0, 0.5, 0.0]
     """
 
     def __init__(

@@ -42,7 +42,7 @@ def probe_curves(metrics: Metrics) -> Figure | None:
 
 
 def sparsity_curves(metrics: Metrics) -> Figure | None:
-    """Measured and expected l0."""
+    """Measured and expected l0, over training."""
     names = _of_panel(metrics, "sparsity")
     figure = _panels(metrics, [names] if names else [])
     if figure is not None:

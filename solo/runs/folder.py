@@ -55,17 +55,17 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie."""
+        """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     @classmethod
-    def from_words(cls, words: list[str | None]) -> RunFolder:
-        """See :meth:`to_words`."""
+    def deserialize(cls, words: list[str | None]) -> RunFolder:
+        """A folder from what :meth:`serialize` gave."""
         path, resume_from, done = words
         assert path is not None
         return cls(Path(path), Path(resume_from) if resume_from else None, done=done or "")
 
-    def to_words(self) -> list[str | None]:
+    def serialize(self) -> list[str | None]:
         """What another process of the same run needs to know."""
         start = str(self.resume_from) if self.resume_from else None
         return [str(self.path.absolute()), start, self.done]
@@ -74,12 +74,12 @@ class RunFolder:
     def handed_down(cls) -> RunFolder | None:
         """The folder that the launching process chose, None where there was no such process."""
         words = os.environ.get(HANDED_DOWN)
-        return cls.from_words(json.loads(words)) if words else None
+        return cls.deserialize(json.loads(words)) if words else None
 
     @contextlib.contextmanager
     def hand_down(self) -> Iterator[None]:
         """Let processes launched inside the block find this folder."""
-        os.environ[HANDED_DOWN] = json.dumps(self.to_words())
+        os.environ[HANDED_DOWN] = json.dumps(self.serialize())
         try:
             yield
         finally:

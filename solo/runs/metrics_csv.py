@@ -48,7 +48,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Write one row."""
+        """Write one row of metrics.csv."""
         self._waiting.append({"step": step, **metrics})
         try:
             self._write()

@@ -31,7 +31,7 @@ def load_encoder(
     backbone: Backbone | None = None,
     image_size: int | None = None,
 ) -> Encoder:
-    """The network behind ``source``.
+    """Load the network behind ``source``.
 
     Args:
         source: a run's folder, a checkpoint of ours, a folder of export_backbone.py, a file with a

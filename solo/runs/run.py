@@ -147,13 +147,13 @@ class Run:
             folder.note(status="trained")
 
     def seconds(self) -> float:
-        """Of training, in all parts of a run that was cut; 0 where nothing was saved."""
+        """Seconds of training, in all parts of a run that was cut; 0 where nothing was saved."""
         last = self.folder.checkpoints / LAST
         return float(read_fact(last, "seconds") or 0.0) if last.is_file() else 0.0
 
 
 def agree_on_folder(config: RunConfig, trainer: pl.Trainer, console: Console) -> RunFolder:
-    """The same folder on every process, whoever launched them."""
+    """Choose one folder for all processes, whoever launched them."""
 
     def warn(text: str) -> None:
         console.print(text, soft_wrap=True)
@@ -172,10 +172,10 @@ def agree_on_folder(config: RunConfig, trainer: pl.Trainer, console: Console) ->
                 folder = choose()
             except ConfigError as error:
                 fault = str(error)
-        fault, words = distributed.broadcast_object((fault, folder.to_words() if folder else None))
+        fault, words = distributed.broadcast_object((fault, folder.serialize() if folder else None))
         if fault is not None:
             raise ConfigError(fault)
-        return folder or RunFolder.from_words(words)
+        return folder or RunFolder.deserialize(words)
     return choose()
 
 

@@ -72,7 +72,7 @@ class SavedRun:
         return read_checkpoint(path)
 
     def rows(self) -> list[dict[str, str]]:
-        """Of metrics.csv, as they stand; of a run that has logged nothing, none."""
+        """Rows of metrics.csv, as they stand; of a run that has logged nothing, none."""
         path = self.folder / "metrics.csv"
         if not path.is_file():
             return []
@@ -81,7 +81,7 @@ class SavedRun:
 
     @property
     def metrics(self) -> Metrics:
-        """metrics.csv by column."""
+        """Columns of metrics.csv, as numbers."""
         found: dict[str, list[tuple[float, float]]] = {}
         for row in self.rows():
             for name, value in row.items():

@@ -82,42 +82,11 @@ def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
         ConfigError: where a GPU is asked for that is not there, a precision that the CPU does
             not have, or a strategy that nobody knows.
     """
-    known = StrategyRegistry.available_strategies()
-    strategies = ["auto", *(name for name in known if name.startswith("ddp"))]
-    if config.strategy not in strategies:
-        raise unknown_name("strategy", config.strategy, strategies)
-    if config.num_nodes > 1 and not (
-        distributed.launched_by_cluster() or "NODE_RANK" in os.environ
-    ):
-        raise ConfigError(
-            f"num_nodes is {config.num_nodes}, but this process was started by neither srun nor "
-            "torchrun, and would wait for the others; see docs/slurm.md"
-        )
-    accelerator = "gpu" if config.accelerator == "cuda" else config.accelerator
-    gpus = torch.cuda.device_count()
-    has_mps = torch.backends.mps.is_available()
-    if accelerator == "auto":
-        accelerator = "gpu" if gpus else "mps" if has_mps else "cpu"
-    if (accelerator == "gpu" and not gpus) or (accelerator == "mps" and not has_mps):
-        raise ConfigError(
-            f"accelerator is {config.accelerator}, but there is none on this machine; "
-            "to run on the CPU add ++accelerator=cpu ++devices=1 ++precision=32"
-        )
-    devices = int(config.devices) if config.devices == "-1" else config.devices
-    if accelerator == "gpu":
-        wanted = max(devices) + 1 if isinstance(devices, list) else devices
-        if isinstance(wanted, int) and wanted > gpus:
-            raise ConfigError(f"devices is {devices}, but this machine has {gpus} GPU(s)")
-    else:
-        devices = len(devices) if isinstance(devices, list) else devices
-        devices = 1 if devices in ("auto", -1) else devices
-    if accelerator == "cpu" and config.precision == "16-mixed":
-        raise ConfigError(
-            "precision is 16-mixed, which needs a GPU; on the CPU use ++precision=32 "
-            "(or bf16-mixed)"
-        )
+    accelerator = find_accelerator(config)
+    devices = find_devices(config, accelerator)
     count = len(devices) if isinstance(devices, list) else devices
-    alone = config.num_nodes == 1 and (count == 1 or (count in ("auto", -1) and gpus == 1))
+    one_gpu = count in ("auto", -1) and torch.cuda.device_count() == 1
+    alone = config.num_nodes == 1 and (count == 1 or one_gpu)
     sync_batchnorm = config.sync_batchnorm
     if sync_batchnorm and accelerator != "gpu":
         console.print("sync_batchnorm is a GPU feature: each process normalises its own batch.")
@@ -125,9 +94,70 @@ def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
     return {
         "accelerator": accelerator,
         "devices": devices,
-        "strategy": "auto" if alone else "ddp" if config.strategy == "auto" else config.strategy,
+        "strategy": find_strategy(config, alone),
         "sync_batchnorm": sync_batchnorm and not alone,
     }
+
+
+def find_accelerator(config: RunConfig) -> str:
+    """What to compute on: "gpu", "mps" or "cpu".
+
+    Raises:
+        ConfigError: where it is not there, or lacks the precision.
+    """
+    accelerator = "gpu" if config.accelerator == "cuda" else config.accelerator
+    gpus, has_mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if accelerator == "auto":
+        accelerator = "gpu" if gpus else "mps" if has_mps else "cpu"
+    if (accelerator == "gpu" and not gpus) or (accelerator == "mps" and not has_mps):
+        raise ConfigError(
+            f"accelerator is {config.accelerator}, but there is none on this machine; "
+            "to run on the CPU add ++accelerator=cpu ++devices=1 ++precision=32"
+        )
+    if accelerator == "cpu" and config.precision == "16-mixed":
+        raise ConfigError(
+            "precision is 16-mixed, which needs a GPU; on the CPU use ++precision=32 "
+            "(or bf16-mixed)"
+        )
+    return accelerator
+
+
+def find_devices(config: RunConfig, accelerator: str) -> int | list[int] | str:
+    """How many devices, or which GPUs.
+
+    Raises:
+        ConfigError: for a GPU that this machine does not have.
+    """
+    devices = int(config.devices) if config.devices == "-1" else config.devices
+    if accelerator != "gpu":
+        devices = len(devices) if isinstance(devices, list) else devices
+        return 1 if devices in ("auto", -1) else devices
+    gpus = torch.cuda.device_count()
+    wanted = max(devices) + 1 if isinstance(devices, list) else devices
+    if isinstance(wanted, int) and wanted > gpus:
+        raise ConfigError(f"devices is {devices}, but this machine has {gpus} GPU(s)")
+    return devices
+
+
+def find_strategy(config: RunConfig, alone: bool) -> str:
+    """How processes work together; one that is ``alone`` needs no strategy.
+
+    Raises:
+        ConfigError: for a strategy that nobody knows, and for nodes that nobody started.
+    """
+    known = StrategyRegistry.available_strategies()
+    strategies = ["auto", *(name for name in known if name.startswith("ddp"))]
+    if config.strategy not in strategies:
+        raise unknown_name("strategy", config.strategy, strategies)
+    started = distributed.launched_by_cluster() or "NODE_RANK" in os.environ
+    if config.num_nodes > 1 and not started:
+        raise ConfigError(
+            f"num_nodes is {config.num_nodes}, but this process was started by neither srun nor "
+            "torchrun, and would wait for the others; see docs/slurm.md"
+        )
+    if alone:
+        return "auto"
+    return "ddp" if config.strategy == "auto" else config.strategy
 
 
 class SyncBatchNorm(LayerSync):

@@ -14,6 +14,12 @@ class AndersonDarling(OrderTest):
     Anderson & Darling (1952): N times the integral of ``(F_N - F)^2 / (F (1 - F)) dF``, which
     weighs the tails. Null value: 1, for any N. A large value means that the sample is not N(0, 1),
     above all in the tails.
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = AndersonDarling()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['0.029', '84']
     """
 
     def of_sorted(self, x: Tensor) -> Tensor:

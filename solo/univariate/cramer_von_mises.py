@@ -19,6 +19,12 @@ class CramerVonMises(OrderTest):
     Cramér (1928), von Mises (1931). The classical ``W^2`` is N times this plus 1 / (12 N). Null
     value: ``(1/6 - 1/(12 N)) / N``, as W^2 has mean 1/6. A large value means that the distribution
     function is off anywhere.
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = CramerVonMises()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['8.3e-06', '0.13']
     """
 
     def of_sorted(self, x: Tensor) -> Tensor:

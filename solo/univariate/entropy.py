@@ -32,6 +32,12 @@ class Entropy(OrderTest):
 
     Raises:
         ValueError: for m below 1, an unknown ``edges``, or (when called) not more than 2m samples.
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = Entropy()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['1', '1.8']
     """
 
     def __init__(self, m: int = 1, edges: Edges = "padded", eps: float = 1e-5) -> None:

@@ -25,6 +25,12 @@ class EppsPulley(UnivariateTest):
 
     Raises:
         ValueError: for fewer than 2 nodes or t_max not above 0.
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = EppsPulley()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['0.023', '55']
     """
 
     weights: Tensor

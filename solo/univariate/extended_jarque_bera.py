@@ -14,6 +14,12 @@ class ExtendedJarqueBera(UnivariateTest):
     unbiased standard deviation). Null value: about 4, as the sum is chi-squared with four degrees
     of freedom in the limit; ``null_mean`` is exact for any N. A large value means that one of the
     first four moments is not that of N(0, 1).
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = ExtendedJarqueBera()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['0.94', '6e+02']
     """
 
     def forward(self, x: Tensor) -> Tensor:

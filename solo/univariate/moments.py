@@ -23,6 +23,12 @@ class Moments(UnivariateTest):
 
     Raises:
         ValueError: for k_max below 1.
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = Moments()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['0.024', '7.4']
     """
 
     def __init__(self, k_max: int = 4) -> None:

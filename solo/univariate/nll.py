@@ -27,6 +27,12 @@ class NLL(OrderTest):
 
     Raises:
         ValueError: for alpha outside (0, 0.5], k below 1, or (when called) k above N.
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = NLL()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['-0.97', '42']
     """
 
     def __init__(self, alpha: float = 0.5, k: int | None = None) -> None:

@@ -33,6 +33,12 @@ class ShapiroWilk(OrderTest):
 
     Raises:
         ValueError: for an unknown mode.
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = ShapiroWilk()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['0.00019', '0.38']
     """
 
     def __init__(

@@ -13,6 +13,12 @@ class VCReg(UnivariateTest):
     m and s^2 are the sample mean and unbiased variance (the sliced view of VICReg's terms, LeJEPA,
     arXiv 2511.08544). Null value: ``1 + (N - 1) / (N - 3)``, as the first term is the square of a
     t statistic. A large value means a wrong location or scale; higher moments do not matter.
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = VCReg()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['0.23', '2.5e+02']
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,6 +14,12 @@ class Watson(OrderTest):
     Watson (1961): Cramér–von Mises without the part that a shift of F makes. The classical ``U^2``
     is N times this plus 1 / (12 N). Null value: ``(1/12 - 1/(12 N)) / N``, as U^2 has mean 1/12. A
     large value means that the shape is off, rather than the location.
+
+    Example:
+        >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
+        >>> values = Watson()(torch.cat((x, x.exp()), dim=1))  # [N, K] -> [K]
+        >>> [f'{value:.2g}' for value in values.tolist()]  # normal, and lognormal
+        ['8.3e-06', '0.021']
     """
 
     def of_sorted(self, x: Tensor) -> Tensor:

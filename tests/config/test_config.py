@@ -127,7 +127,7 @@ def sections(of: type[Section]) -> Iterator[type[Section]]:
 
 
 def test_every_key_has_a_meaning() -> None:
-    methods = [method.Kwargs for method in METHODS.values()]
+    methods = [method.Options for method in METHODS.values()]
     for section in {*sections(Config), *methods}:
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name}"

@@ -174,7 +174,7 @@ def test_what_has_no_counterpart_is_named(over: dict[str, Any], words: str) -> N
 
 
 def test_the_tables_hold_no_key_of_ours() -> None:
-    ours = {key for method in METHODS.values() for key in method.Kwargs.model_fields}
+    ours = {key for method in METHODS.values() for key in method.Options.model_fields}
     for key in (*RENAMED, *UNUSED):
         assert key.split(".")[-1] not in ours or not key.startswith("method_kwargs")
     assert set(READ_AS) & set(UNUSED) == set()

@@ -28,7 +28,7 @@ def options(folder: Path, method: str, **over: Any) -> dict[str, Any]:
     content = tiny(folder, method=method, knn_eval={"enabled": False}, **over)
     content["mlp_probe"] = {"enabled": False}
     own = content["method_kwargs"]
-    if "num_projections" not in METHODS[method].Kwargs.model_fields:
+    if "num_projections" not in METHODS[method].Options.model_fields:
         own.pop("num_projections")
     if method == "ijepa":
         vit = {"patch_size": 2, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -36,7 +36,7 @@ def options(folder: Path, method: str, **over: Any) -> dict[str, Any]:
         content["backbone"] = {"name": "vit_tiny", "kwargs": vit}
         own |= {"pred_dim": 16, "pred_depth": 1, "pred_heads": 2, "projector_type": "identity"}
         own["add_projector_classifier"] = False
-    if "num_prototypes" in METHODS[method].Kwargs.model_fields:
+    if "num_prototypes" in METHODS[method].Options.model_fields:
         own["num_prototypes"] = 32
     return content
 
@@ -272,7 +272,7 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from solo import distributed
-from solo.methods.base import Loss, MethodKwargs, SSLMethod
+from solo.methods.base import Loss, MethodOptions, SSLMethod
 
 
 def uniformity_loss(z: torch.Tensor) -> torch.Tensor:
@@ -280,13 +280,13 @@ def uniformity_loss(z: torch.Tensor) -> torch.Tensor:
     return distances.square().mul(-2).exp().mean().log()
 
 
-class UniformKwargs(MethodKwargs):
+class UniformOptions(MethodOptions):
     uniform_weight: float = Field(1.0, ge=0)
     """Weight of uniformity."""
 
 
 class Uniform(SSLMethod):
-    Kwargs: ClassVar[type[MethodKwargs]] = UniformKwargs
+    Options: ClassVar[type[MethodOptions]] = UniformOptions
 
     loss_name: ClassVar[str] = "uniform_loss"
 
@@ -295,7 +295,7 @@ class Uniform(SSLMethod):
         unit = F.normalize(z, dim=-1)
         align = distributed.all_mean((unit[0] - unit[1]).square().sum(-1).mean())
         uniform = torch.stack([uniformity_loss(view) for view in z]).mean()
-        total = align + self.kwargs.uniform_weight * uniform
+        total = align + self.options.uniform_weight * uniform
         return Loss(total)
 '''
 

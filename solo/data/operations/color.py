@@ -34,18 +34,18 @@ def luminance(x: Tensor) -> Tensor:
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards black."""
+    """Scale an image towards black."""
     return (x * factor[:, None, None, None]).clamp_(0, 255)
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards the mean luminance of the image."""
+    """Blend an image with its mean luminance."""
     mean = luminance(x).mean((-1, -2), keepdim=True)
     return torch.lerp(mean, x, factor[:, None, None, None]).clamp_(0, 255)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards the luminance of the pixel."""
+    """Blend each pixel with its luminance."""
     return torch.lerp(luminance(x), x, factor[:, None, None, None]).clamp_(0, 255)
 
 

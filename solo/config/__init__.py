@@ -7,8 +7,9 @@ key, the value that was given and what to write in its place.
 """
 
 from solo.config.resolve import check, declared_keys, plain_tree, resolve, unknown_name
-from solo.config.schema import Augmentation, Config, RunConfig
+from solo.config.schema import Config, RunConfig
 from solo.config.section import ConfigError, RunError, Section, fault
+from solo.config.views import Augmentation
 
 __all__ = [
     "Augmentation",

@@ -6,17 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from solo.config.schema import (
-    Augmentation,
-    Backbone,
-    Chance,
-    Optimizer,
-    Positive,
-    RandomResizedCropConfig,
-    RunConfig,
-    Scheduler,
-)
+from solo.config.schema import Backbone, Optimizer, RunConfig, Scheduler
 from solo.config.section import Section
+from solo.config.views import Augmentation, Chance, Positive, RandomResizedCropConfig
 
 
 class FewShot(Section):

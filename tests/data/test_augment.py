@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as TF
 from benchmarks.plain import view_transform
 from solo import rng
 from solo.config import Augmentation, Config
-from solo.config.schema import Chance
+from solo.config.views import Chance
 from solo.data import ImageData
 from solo.data.batches import SampleKey, TrainingViews, Unfinished
 from solo.data.crops import FLIP

@@ -1,8 +1,8 @@
 """What can be done to a view after its crop, in the order in which it is done.
 
-An operation is one file here, one line in ``OPERATIONS``, and one field, of the same name, in
-``Augmentation`` of the schema. A view's random numbers are columns of one row; each operation has
-columns of its own, so that a new one changes no other's draws.
+An operation is one file here, one line in ``OPERATIONS``, and one field of the same name in
+``Augmentation`` (``solo/config/views.py``). A view's random numbers are columns of one row; each
+operation has columns of its own, so that a new one changes no other's draws.
 """
 
 from solo.data.operations.base import Operation, Turn

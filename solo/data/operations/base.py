@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.config.schema import Chance
+from solo.config.views import Chance
 
 
 class Turn(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from solo.config.schema import Chance
+from solo.config.views import Chance
 from solo.data.operations.base import Operation, Turn, chosen, separable
 
 SIGMAS = (0.1, 2.0)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.config.schema import ColorJitterConfig
+from solo.config.views import ColorJitterConfig
 from solo.data.operations.base import Operation, Turn, always_alike
 
 LUMINANCE = (0.2989, 0.587, 0.114)

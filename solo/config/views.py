@@ -1,0 +1,82 @@
+"""How views are made of an image: one entry of ``augmentations``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from solo.config.section import Section, fault
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class RandomResizedCropConfig(Section):
+    """Crop a random box and resize it (bicubic) to crop_size."""
+
+    enabled: bool = True
+    """False resizes the whole image instead."""
+    crop_min_scale: float = Field(0.08, gt=0, le=1)
+    """Smallest box, as a fraction of the image's area."""
+    crop_max_scale: float = Field(1.0, gt=0, le=1)
+    """Largest box, as a fraction of the image's area."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RandomResizedCropConfig:
+        if self.crop_min_scale > self.crop_max_scale:
+            raise fault(
+                f"crop_min_scale {self.crop_min_scale} is above crop_max_scale "
+                f"{self.crop_max_scale}; swap them"
+            )
+        return self
+
+
+class Chance(Section):
+    """An operation applied with some probability."""
+
+    enabled: bool = True
+    """False switches the operation off whatever its probability."""
+    prob: Probability = 0.0
+    """Probability of applying it to a view."""
+
+    @property
+    def chance(self) -> float:
+        """The probability, 0 where it is switched off."""
+        return self.prob if self.enabled else 0.0
+
+
+class ColorJitterConfig(Chance):
+    """Random brightness, contrast, saturation and hue, in random order."""
+
+    brightness: float = Field(0.0, ge=0)
+    """Factor drawn from [1 - b, 1 + b], not below 0."""
+    contrast: float = Field(0.0, ge=0)
+    """Factor drawn from [1 - c, 1 + c], not below 0."""
+    saturation: float = Field(0.0, ge=0)
+    """Factor drawn from [1 - s, 1 + s], not below 0."""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """Shift drawn from [-hue, hue], in turns of the colour circle."""
+
+
+class Augmentation(Section):
+    """One recipe for views; several entries make several kinds of view."""
+
+    rrc: RandomResizedCropConfig = RandomResizedCropConfig()
+    """Random resized crop."""
+    color_jitter: ColorJitterConfig = ColorJitterConfig()
+    """Brightness, contrast, saturation and hue."""
+    grayscale: Chance = Chance()
+    """All three channels become the luminance."""
+    gaussian_blur: Chance = Chance()
+    """Sigma uniform in [0.1, 2] pixels."""
+    solarization: Chance = Chance()
+    """Inverts values from 128 up."""
+    equalization: Chance = Chance()
+    """Histogram equalization."""
+    horizontal_flip: Chance = Chance()
+    """Mirror image."""
+    crop_size: Positive = 224
+    """Side of the view, in pixels."""
+    num_crops: Positive = 2
+    """How many views of this kind each image gives."""

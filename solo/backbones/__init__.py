@@ -147,6 +147,11 @@ def freeze_unused(network: nn.Module, call: Callable[[], Tensor]) -> None:
     network.train(was_training)
 
 
+def has_batchnorm(network: nn.Module) -> bool:
+    """Whether what a network makes of an image depends on the others of its batch."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
 @contextlib.contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
     """BatchNorm layers normalise with the batch, but their running statistics stand still."""

@@ -19,8 +19,9 @@ class SparsityMonitor(pl.Callback):
     """Log l0, l1, variance and covariance of the global batch at each logging step, and l0 and l1
     of the validation set.
 
-    Variance and covariance are VICReg's losses, summed over two views (for more views, twice the
-    mean): what they would be, whether or not the method uses them.
+    Of a training batch, l0 and l1 are those of the first view, as in published logs. Variance and
+    covariance are VICReg's losses, summed over two views (for more views, twice the mean): what
+    they would be, whether or not the method uses them.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,7 @@ class SparsityMonitor(pl.Callback):
         if not outputs["logged"]:
             return
         z = distributed.gather(outputs["z"], dim=1)  # [V, N, D]
-        rows = z.flatten(0, 1)
+        rows = z[0]
         pl_module.log_dict(
             {
                 "train_l0_sparsity_metric": l0_sparsity(rows),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -36,10 +38,24 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
-        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("scale", scale.float()[:, None, None], persistent=False)
-        self.register_buffer("shift", shift.float()[:, None, None], persistent=False)
+        self.mean, self.std = mean, std
+        self.register_buffer("scale", torch.empty(len(std), 1, 1), persistent=False)
+        self.register_buffer("shift", torch.empty(len(std), 1, 1), persistent=False)
+        self._fill()
+
+    def _fill(self) -> None:
+        for buffer, values in (
+            (self.scale, [1 / (255 * std) for std in self.std]),
+            (self.shift, [-mean / std for mean, std in zip(self.mean, self.std)]),
+        ):
+            buffer.copy_(torch.tensor(values, dtype=torch.float64)[:, None, None])
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Normalize:
+        """With another precision or device, the constants of that precision."""
+        super()._apply(*args, **kwargs)
+        if not self.scale.is_meta:
+            self._fill()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """[..., 3, H, W] uint8 -> the same shape, float32 (or the network's own precision)."""

@@ -17,6 +17,7 @@ from solo import rng
 from solo.backbones import (
     build_backbone,
     compile_calls,
+    has_batchnorm,
     has_blocks,
     last_two_cls,
     statistics_kept,
@@ -39,6 +40,9 @@ class MethodOptions(Section):
     """Size D of the embedding."""
     projector_type: ProjectorType = "mlp"
     """`rectified_mlp` ends with a ReLU: non-negative, sparse embeddings."""
+    views_together: bool = False
+    """Whether BatchNorm sees all views of a resolution as one batch, as in LeJEPA's code; false:
+    each view by itself, as in most published code. Without BatchNorm there is no difference."""
     add_projector_classifier: bool = False
     """Also probe the projector's output."""
     logging_interval: int = Field(50, ge=1)
@@ -134,18 +138,27 @@ class SSLMethod(TrainingModule):
     def encode(self, views: list[Tensor]) -> Encoded:
         """Views of each resolution, uint8 [V_r, B, 3, H_r, W_r] -> features [V, B, …].
 
-        All views of a resolution go through the network as one batch. BatchNorm's running
+        BatchNorm sees each view by itself, or all of a resolution (``views_together``). Its running
         statistics follow the first resolution alone, the one that validation uses.
         """
         parts = []
         for number, group in enumerate(views):
             keeping = statistics_kept(self.backbone) if number else contextlib.nullcontext()
             with keeping:
-                features = self.backbone_features(self.images(group))
-            parts.append([x.unflatten(0, group.shape[:2]) for x in features])
+                for part in self.passes(self.backbone, group):
+                    features = self.backbone_features(self.images(part))
+                    parts.append([x.unflatten(0, part.shape[:2]) for x in features])
         h, probe = (torch.cat(part) for part in zip(*parts))
-        z = self.projector(h.flatten(0, 1)).unflatten(0, h.shape[:2])
-        return Encoded(h, z, probe if self.probes_tokens else h)
+        embedded = [
+            self.projector(part.flatten(0, 1)).unflatten(0, part.shape[:2])
+            for part in self.passes(self.projector, h)
+        ]
+        return Encoded(h, torch.cat(embedded), probe if self.probes_tokens else h)
+
+    def passes(self, network: nn.Module, views: Tensor) -> tuple[Tensor, ...]:
+        """[V, B, …] in the parts that go through a network together."""
+        together = self.options.views_together or not has_batchnorm(network)
+        return (views,) if together else views.split(1)
 
     def backbone_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What projector and linear probe see, [N, F] and [N, P], of normalised images."""

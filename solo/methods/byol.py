@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -43,6 +44,8 @@ class BYOL(MomentumMethod):
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """How far predictions are from the teacher's embeddings of other views."""
-        z = encoded.z
-        prediction = self.predictor(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        return Loss(byol_loss(prediction, self.teach(batch)))
+        predictions = [
+            self.predictor(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+            for views in self.passes(self.predictor, encoded.z)
+        ]
+        return Loss(byol_loss(torch.cat(predictions), self.teach(batch)))

@@ -19,6 +19,8 @@ from solo.rng import Step
 class LeJEPAOptions(MethodOptions):
     """``method_kwargs`` of ``lejepa``."""
 
+    views_together: bool = True
+    """Whether BatchNorm sees all views of a resolution as one batch, as published."""
     lamb: float = Field(0.05, ge=0, le=1)
     """Weight of SIGReg; invariance weighs 1 - lamb."""
     test: str = "epps_pulley"

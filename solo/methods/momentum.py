@@ -49,12 +49,14 @@ class MomentumMethod(SSLMethod):
 
         Its BatchNorm normalises with the batch, as usual.
         """
-        views = batch.views[0]
-        with self.network_precision():
-            made = self.teacher[:2](self.images(views))
-        for head in self.teacher[2:]:  # heads compute in float32, as the student's do
-            made = head(at_least_float32(made))
-        return at_least_float32(made).unflatten(0, views.shape[:2])
+        made = []
+        for views in self.passes(self.teacher, batch.views[0]):
+            with self.network_precision():
+                answer = self.teacher[:2](self.images(views))
+            for head in self.teacher[2:]:  # heads compute in float32, as the student's do
+                answer = head(at_least_float32(answer))
+            made.append(at_least_float32(answer).unflatten(0, views.shape[:2]))
+        return torch.cat(made)
 
     def compile_networks(self, **options: Any) -> None:
         """Compile the student's networks and the teacher's."""

@@ -17,6 +17,8 @@ from solo.rng import Step
 class VISRegOptions(MethodOptions):
     """``method_kwargs`` of ``visreg``."""
 
+    views_together: bool = True
+    """Whether BatchNorm sees all views of a resolution as one batch, as published."""
     lamb: float = Field(0.9, ge=0, le=1)
     """Weight of the three terms below; invariance to the global views' centre weighs 1 - lamb."""
     center_loss_weight: float = Field(1.0, ge=0)

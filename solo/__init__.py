@@ -15,3 +15,16 @@ T   frequencies of a characteristic function
 A   binary attributes of an image
 ==  ==================================================================================
 """
+
+import importlib
+from types import ModuleType
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a room where it is first asked for: ``solo.univariate``, ``solo.multivariate`` …"""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    try:
+        return importlib.import_module(f"solo.{name}")
+    except ModuleNotFoundError as error:
+        raise AttributeError(f"module 'solo' has no attribute {name!r}") from error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from solo import distributed
+from solo.univariate.base import GoodnessOfFit
 
 
-class MultivariateTest(nn.Module, ABC):
+class MultivariateTest(GoodnessOfFit, ABC):
     """A goodness-of-fit statistic of a sample against N(0, I).
 
     Called with [..., N, D] (N samples on this process), returns [...]: the statistic of the samples
@@ -39,7 +40,7 @@ class PairwiseTest(MultivariateTest):
     def forward(self, x: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """[..., N, D] -> [...]."""
         if x.ndim < 2:
-            raise ValueError(f"the samples have shape {tuple(x.shape)}; expected [..., N, D]")
+            raise ValueError(f"Expected 2D input [N, D], or batches of it, not {tuple(x.shape)}")
         samples = distributed.gather(x, dim=x.ndim - 2)
         start, stop = distributed.shard_range(samples.shape[-2])
         return distributed.all_sum(self.of_rows(samples[..., start:stop, :], samples))

@@ -30,7 +30,7 @@ class BHEP(PairwiseTest):
     def __init__(self, beta: float = 0.1) -> None:
         super().__init__()
         if not beta > 0:
-            raise ValueError(f"beta is {beta}; it must be above 0")
+            raise ValueError(f"beta is {beta}; beta must be positive")
         self.beta = beta
 
     def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:
@@ -57,16 +57,23 @@ class HZ(PairwiseTest):
 
     def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:
         """A process's rows of the double sum."""
-        return _bhep(rows, samples, self.bandwidth(samples.shape[-2], samples.shape[-1]))
+        return _bhep(rows, samples, self.compute_bandwidth(samples.shape[-2], samples.shape[-1]))
 
     def null_mean(self, num_samples: int, dim: int) -> float:
         """The statistic's expectation under N(0, I)."""
-        return _null_mean(num_samples, dim, self.bandwidth(num_samples, dim))
+        return _null_mean(num_samples, dim, self.compute_bandwidth(num_samples, dim))
 
     @staticmethod
-    def bandwidth(num_samples: int, dim: int) -> float:
-        """beta for N samples in D dimensions."""
-        return float(((2 * dim + 1) * num_samples / 4) ** (1 / (dim + 4)) / 2**0.5)
+    def compute_bandwidth(n_samples: int, n_dims: int) -> float:
+        """beta for N samples in D dimensions.
+
+        Raises:
+            ValueError: for a number below 1.
+        """
+        for name, value in (("n_samples", n_samples), ("n_dims", n_dims)):
+            if value < 1:
+                raise ValueError(f"{name} must be a positive integer, not {value}")
+        return float(((2 * n_dims + 1) * n_samples / 4) ** (1 / (n_dims + 4)) / 2**0.5)
 
 
 def _bhep(rows: Tensor, samples: Tensor, beta: float) -> Tensor:

@@ -32,7 +32,7 @@ class ShapiroWilk(OrderTest):
         covariance_mode: see above.
 
     Raises:
-        ValueError: for an unknown mode.
+        ValueError: for an unknown mode, or (when called) fewer than 2 samples.
 
     Example:
         >>> x = torch.special.ndtri(torch.arange(1, 100) / 100)[:, None]  # as normal as can be
@@ -58,24 +58,35 @@ class ShapiroWilk(OrderTest):
 
     def of_sorted(self, x: Tensor) -> Tensor:
         """[..., K, N] -> [..., K]."""
-        weights = torch.from_numpy(self.weights(x.shape[-1])).to(x)
+        modes = self.expectation_mode, self.covariance_mode
+        weights = self.get_shapiro_weights(x.shape[-1], *modes, x.dtype).to(x.device)
         tiny = torch.finfo(x.dtype).tiny
         return 1 - (x @ weights).abs() / torch.linalg.vector_norm(x, dim=-1).clamp_min(tiny)
 
-    def weights(self, num_samples: int) -> np.ndarray:
-        """The unit vector a, float64 [N]."""
-        return _weights(num_samples, self.expectation_mode, self.covariance_mode)
+    @staticmethod
+    def get_shapiro_weights(
+        num_samples: int,
+        expectation_mode: ExpectationMode = "elfving",
+        covariance_mode: CovarianceMode = "shapiro_francia",
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """The unit vector a, [N]."""
+        weights = _weights(num_samples, expectation_mode, covariance_mode)
+        return torch.from_numpy(weights).to(dtype)
 
     def null_mean(self, num_samples: int) -> float:
         """Exact up to the absolute value: x / |x| is independent of |x| under the null."""
         n = num_samples
         expected = np.array([_order_statistic_mean(i, n) for i in range(1, n + 1)])
         log_norm = np.log(2) / 2 + special.gammaln((n + 1) / 2) - special.gammaln(n / 2)
-        return float(1 - self.weights(n) @ expected / np.exp(log_norm))
+        weights = _weights(n, self.expectation_mode, self.covariance_mode)
+        return float(1 - weights @ expected / np.exp(log_norm))
 
 
 @lru_cache(maxsize=64)
 def _weights(n: int, expectation_mode: str, covariance_mode: str) -> np.ndarray:
+    if n < 2:
+        raise ValueError(f"{n} samples have no order; at least 2 are needed")
     i = np.arange(1, n + 1)
     positions = {
         "elfving": (i - np.pi / 8) / (n + 0.25),

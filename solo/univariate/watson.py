@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from solo.univariate.base import OrderTest
-from solo.univariate.cramer_von_mises import edf_deviations
+from solo.univariate.cramer_von_mises import CramerVonMises, edf_deviations
 
 
-class Watson(OrderTest):
+class Watson(CramerVonMises):
     """``mean_i d_i^2 - (mean_i d_i)^2`` with ``d_i = F(x_(i)) - (2i - 1) / (2N)``.
 
     Watson (1961): Cramér–von Mises without the part that a shift of F makes. The classical ``U^2``

@@ -55,7 +55,7 @@ def test_defining_integrals(dim: int) -> None:
         distance = np.abs(np.exp(1j * dots).mean(1) - np.exp(-squares / 2)) ** 2
         expected = (w / w.sum()) @ distance
         assert multivariate.BHEP(beta)(x).item() == pytest.approx(expected, rel=1e-8)
-    beta = multivariate.HZ.bandwidth(9, dim)
+    beta = multivariate.HZ.compute_bandwidth(9, dim)
     assert beta == pytest.approx((1 / 2**0.5) * ((2 * dim + 1) * 9 / 4) ** (1 / (dim + 4)))
     torch.testing.assert_close(multivariate.HZ()(x), multivariate.BHEP(beta)(x))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from solo.data.datasets import IMAGENET_MEAN, IMAGENET_STD, dataset_spec
 from solo.evaluation.encoders import Encoder, FeatureName
 from solo.methods import resolve_config
 from solo.runs.checkpoint_files import fault_of
+from solo.runs.foreign import read_foreign
 from solo.runs.saved import SavedRun
 
 
@@ -123,6 +125,8 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # more than tensors: somebody else's training run
+        return read_foreign(path)
     except Exception as error:  # each library has its own
         raise ConfigError(
             f"{path} cannot be read as weights ({str(error).splitlines()[0]}). A file of tensors "

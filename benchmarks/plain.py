@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 
 from solo.config import Augmentation
+from solo.data.operations import OPERATIONS
 from solo.distributions import GeneralizedGaussian
 
 
@@ -41,7 +42,14 @@ def sigreg(z: Tensor, projections: Tensor, points: int = 17, t_max: float = 3.0)
 
 
 def view_transform(recipe: Augmentation) -> v2.Transform:
-    """torchvision's pipeline for one image: uint8 [3, H, W] -> uint8 [3, size, size]."""
+    """torchvision's pipeline for one image: uint8 [3, H, W] -> uint8 [3, size, size].
+
+    Raises:
+        ValueError: for an operation that is not written out here.
+    """
+    known = {"color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization"}
+    if missing := {operation.name for operation in OPERATIONS} - known:
+        raise ValueError(f"the plain pipeline has no {', '.join(sorted(missing))}")
     size = recipe.crop_size
     bicubic = InterpolationMode.BICUBIC
     steps: list[nn.Module] = []

@@ -72,6 +72,9 @@ class ImageData(pl.LightningDataModule):
     def logging_interval(self, wanted: int, processes: int) -> int:
         """``wanted`` optimizer steps, or fewer where an epoch has fewer."""
         batches = len(self.train) // (self.config.optimizer.batch_size * processes)
+        limit = self.config.limit_train_batches
+        if limit is not None:
+            batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
         return max(1, min(wanted, batches // self.config.accumulate_grad_batches))
 
     def state_dict(self) -> dict[str, Any]:

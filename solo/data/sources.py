@@ -64,6 +64,9 @@ class ArraySource:
         labels: [N] or [N, A].
         classes: their names.
 
+    Raises:
+        ValueError: for images of another type or layout, or another number of labels.
+
     Example:
         >>> images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
         >>> source = ArraySource(images, torch.tensor([0, 1, 0]), ['a', 'b'])
@@ -72,6 +75,13 @@ class ArraySource:
     """
 
     def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"images are {images.dtype} {list(images.shape)}; they must be uint8 [N, C, H, W] "
+                "with C of 1 or 3, in 0 to 255"
+            )
+        if len(labels) != len(images):
+            raise ValueError(f"there are {len(images)} images, but {len(labels)} labels")
         self.images: Tensor | None = images
         self.labels = labels.long()
         self.classes = classes

@@ -20,7 +20,9 @@ import torch
 import yaml
 
 from solo.config import ConfigError, RunConfig
+from solo.config.evaluation import LinearConfig
 from solo.config.published import translate
+from solo.methods import resolve_config
 from solo.runs.checkpoint_files import newest_sound, read_checkpoint, read_fact
 from solo.runs.lease import Lease, claim, slurm_job
 from solo.runs.saved import SavedRun
@@ -192,8 +194,7 @@ def _check_continuation(checkpoint: Path, config: RunConfig, processes: int) -> 
     """
     content = read_checkpoint(checkpoint)
     faults = [fault] if (fault := _other_processes(checkpoint, processes)) else []
-    saved = translate(content.get("config", config.to_dict()))[0]
-    differences = _differences(config.to_dict(), saved)
+    differences = _differences(config.to_dict(), content.get("config", config.to_dict()))
     if differences:
         faults.append(f"is of another config: {', '.join(differences)}. Give the run's own config")
     fit = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
@@ -238,7 +239,7 @@ def _obstacle(path: Path, saved_at: float, config: RunConfig) -> str | None:
     if finished and not _is_own_job(facts):  # given again, the command wishes for a new run
         return ""
     try:
-        differences = _differences(config.to_dict(), translate(SavedRun(path).config)[0])
+        differences = _differences(config.to_dict(), SavedRun(path).config)
     except ConfigError:
         differences = ["config.yaml, which cannot be read"]
     if differences:
@@ -300,7 +301,7 @@ def _replace(path: Path, text: str) -> None:
 
 def _differences(config: dict[str, Any], saved: dict[str, Any]) -> list[str]:
     """Keys of another value in a saved config that change what comes out."""
-    ours, theirs = _flat(config), _flat(saved)
+    ours, theirs = _flat(config), _flat(_in_full(saved))
     return sorted(
         f"{key} ({theirs.get(key)}, now {ours.get(key)})"
         for key in {*ours, *theirs}
@@ -309,13 +310,24 @@ def _differences(config: dict[str, Any], saved: dict[str, Any]) -> list[str]:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config as dotted keys."""
-    if not isinstance(tree, dict):
+    """A nested config as dotted keys, lists of sections with the number of the entry."""
+    sections = isinstance(tree, list) and all(isinstance(entry, dict) for entry in tree)
+    if not isinstance(tree, dict) and not (sections and tree):
         return {prefix: tree}
     found: dict[str, Any] = {}
-    for key, value in tree.items():
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
         found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return found
+
+
+def _in_full(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved config with the keys that were declared since, at their defaults."""
+    try:
+        if "method" in saved:
+            return resolve_config(saved).to_dict()
+        return LinearConfig.model_validate(translate(saved)[0]).to_dict()
+    except ValueError:  # it has keys that are no more: another run's, whatever they were
+        return saved
 
 
 def describe_environment() -> dict[str, Any]:

@@ -454,3 +454,16 @@ def test_a_part_of_a_data_set_is_preloaded(image_tree: Path) -> None:
     assert parts[0].labels.tolist() == parts[1].labels.tolist() == sorted([0, 1, 2] * 4)
     assert parts[1]._bytes is not None and parts[0]._bytes is None
     assert all(torch.equal(parts[0].image(i), parts[1].image(i)) for i in range(12))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (torch.rand(4, 3, 8, 8), 4, "torch.float32"),
+        (torch.zeros(4, 8, 8, 3, dtype=torch.uint8), 4, r"\[4, 8, 8, 3\]"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 3, "4 images, but 3 labels"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(images: torch.Tensor, labels: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ArraySource(images, torch.zeros(labels), ["a"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from children import start
 from helpers import tiny
 
@@ -143,3 +144,20 @@ def test_a_folder_that_cannot_be_written_to(kind: str, tmp_path: Path) -> None:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert not place.is_dir() or not list(place.iterdir())
+
+
+def test_a_run_from_before_a_key_was_declared_goes_on(tmp_path: Path) -> None:
+    """What the saved config lacks has its default; another value is another config."""
+    path = unfinished(tmp_path)
+    saved = yaml.safe_load((path / "config.yaml").read_text())
+    del saved["augmentations"][0]["equalization"], saved["method_kwargs"]["views_together"]
+    (path / "config.yaml").write_text(yaml.safe_dump(saved))
+    said: list[str] = []
+    chosen = choose_folder(config(tmp_path), said.append)
+    assert chosen.path == path and not said
+    assert chosen.lease is not None
+    chosen.lease.release()
+    saved["augmentations"][0]["solarization"] = {"prob": 0.3}
+    (path / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert choose_folder(config(tmp_path), said.append).path != path
+    assert "augmentations.0.solarization.prob (0.3, now 0.0)" in said[0] and len(said[0]) < 400

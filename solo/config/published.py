@@ -29,8 +29,8 @@ READ_AS: dict[str, dict[Any, Any]] = {
 """Their values of a key, and ours."""
 
 NOTES: dict[tuple[str, Any], str] = {
-    ("data.format", "dali"): "data.format dali: the same images, decoded by torchvision's loaders "
-    "and augmented on the device",
+    ("data.format", "dali"): "data.format dali: the same images, decoded by this package's loaders "
+    "and augmented where data.augment_on says",
 }
 """What is said where such a value is given."""
 
@@ -47,25 +47,31 @@ class Unused(NamedTuple):
     method: str | None = None
 
 
-_WHY = "only the published variant of NCL is known here; leave it out"
-_NCL = Unused((0, 1, "xent", "dim"), _WHY, "ncl")
+def _ncl(value: Any) -> Unused:
+    why = "only the published variant of NCL is known here; leave it out"
+    return Unused((value,), why, "ncl")
+
 
 UNUSED: dict[str, Unused] = {
     "data.extra_data": Unused((None, "None"), "give all images under data.train_path"),
     "data.dup": Unused((1,), "raise max_epochs instead"),
     "debug_augmentations": Unused((False,), "report.html shows the views"),
     "momentum.classifier": Unused((False,), "there is no probe on the teacher; leave it out"),
-    "method_kwargs.normalize": _NCL,
-    "method_kwargs.drop": _NCL,
-    "method_kwargs.loss_type": _NCL,
-    "method_kwargs.tau": _NCL,
-    "method_kwargs.learnable_temp": _NCL,
-    "method_kwargs.power_iter": _NCL,
+    "method_kwargs.normalize": _ncl("dim"),
+    "method_kwargs.drop": _ncl(0),
+    "method_kwargs.loss_type": _ncl("xent"),
+    "method_kwargs.tau": _ncl(1),
+    "method_kwargs.learnable_temp": _ncl(0),
+    "method_kwargs.power_iter": _ncl(1),
     "method_kwargs.gsize": Unused(method="ncl"),
     "auto_umap": Unused(),  # the report has the map
     "dali": Unused(),
 }
 """Their keys without a counterpart."""
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {"dino": {"method_kwargs.teacher_temperature": 0.07}}
+"""Their defaults that are not ours, for a method's config that has one of their keys."""
 
 
 def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -79,31 +85,47 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             one that is given under both names.
     """
     tree: dict[str, Any] = copy.deepcopy(dict(given))
-    notes, faults = [], []
-    for key, unused in UNUSED.items():
-        if unused.method not in (None, tree.get("method")):
-            continue
-        found, value = _take(tree, key)
-        if found and unused.values and value not in unused.values:
-            faults.append(f"  {key}: {value!r} was given, but {unused.why}")
+    notes: list[str] = []
+    faults: list[str] = []
+    theirs = _drop_unused(tree, faults)
     for key in {**RENAMED, **READ_AS}:
         found, value = _take(tree, key)
         if not found:
             continue
-        if isinstance(value, str | int | bool | None):
+        theirs = theirs or key in RENAMED
+        read_as = READ_AS.get(key, {})
+        if isinstance(value, str | int | None):
             if note := NOTES.get((key, value)):
                 notes.append(note)
-            value = READ_AS.get(key, {}).get(value, value)
+            if True in read_as and not isinstance(value, bool):
+                faults.append(f"  {key}: {value!r} was given, but it is true or false")
+            value = read_as.get(value, value)
         ours = RENAMED.get(key, key)
         if ours != key and _take(tree, ours)[0]:
             faults.append(f"  {key} is {ours} here, and both are given: leave one out")
         _put(tree, ours, value)
+    for key, value in DEFAULTS.get(str(tree.get("method")), {}).items() if theirs else ():
+        found, own = _take(tree, key)
+        _put(tree, key, own if found else value)
     for block in ("momentum", "performance"):
         if tree.get(block) == {}:
             del tree[block]
     if faults:
         raise ConfigError("\n".join(["The config cannot be run:", *faults]))
     return tree, notes
+
+
+def _drop_unused(tree: dict[str, Any], faults: list[str]) -> bool:
+    """Remove the keys without a counterpart; whether there were any."""
+    theirs = False
+    for key, unused in UNUSED.items():
+        if unused.method not in (None, tree.get("method")):
+            continue
+        found, value = _take(tree, key)
+        theirs = theirs or found
+        if found and unused.values and value not in unused.values:
+            faults.append(f"  {key}: {value!r} was given, but {unused.why}")
+    return theirs
 
 
 def _take(tree: dict[str, Any], key: str) -> tuple[bool, Any]:
@@ -120,7 +142,8 @@ def _take(tree: dict[str, Any], key: str) -> tuple[bool, Any]:
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
-        if not isinstance(tree.get(parent), dict):
-            tree[parent] = {}
-        tree = tree[parent]
+        inner = tree.setdefault(parent, {})
+        if not isinstance(inner, dict):  # the schema says so
+            return
+        tree = inner
     tree[last] = value

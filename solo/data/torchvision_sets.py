@@ -44,13 +44,13 @@ def load_published(name: str, published: Published, data: Data) -> Splits:
         root = path or "datasets"
         try:
             made = [fetched(root, partial(published.make, root, s), data.download) for s in splits]
+            return published.read(made)
         except (RuntimeError, OSError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ConfigError(
-                f"{key}: {name} was not found in {root} ({str(error).splitlines()[0]}). Name the "
-                f"folder that holds it with ++{key}=<folder>, or let torchvision fetch it: "
-                "++data.download=true"
+                f"{key}: {name} was not found in {root} ({reason}). Name the folder that holds it "
+                f"with ++{key}=<folder>, or let torchvision fetch it: ++data.download=true"
             ) from error
-        return published.read(made)
 
     return Splits(
         load(published.train, data.train_path, "data.train_path"),
@@ -80,7 +80,7 @@ def listed(cls: Any) -> Callable[[str, str, bool], Listed]:
 def _pets(root: str, split: str, download: bool) -> Listed:
     """Torchvision reads these images itself; where they are is in the set's own lists."""
     content = tv.OxfordIIITPet(root, split, download=download)
-    base = Path(root) / "oxford-iiit-pet"
+    base = Path(content.root) / "oxford-iiit-pet"
     lines = (base / "annotations" / f"{split}.txt").read_text().splitlines()
     rows = [line.split() for line in lines]
     pairs = [(base / "images" / f"{name}.jpg", int(label) - 1) for name, label, *_ in rows]

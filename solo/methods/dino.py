@@ -107,12 +107,18 @@ class DINO(MomentumMethod):
             return end
         return start + (end - start) * self.current_epoch / length
 
+    def clips_gradients(self) -> bool:
+        """With ``clip_grad`` as well."""
+        return super().clips_gradients() or self.options.clip_grad > 0
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip, and freeze prototypes: optimizers pass over what has no gradient."""
         if self.options.clip_grad:
-            for parameter in self.backbone.parameters():
-                if parameter.grad is not None:
-                    nn.utils.clip_grad_norm_(parameter, self.options.clip_grad)
+            grads = [p.grad for p in self.backbone.parameters() if p.grad is not None]
+            limit = self.options.clip_grad
+            scales = [limit / (norm + 1e-6) for norm in torch._foreach_norm(grads)]
+            torch._foreach_clamp_max_(scales, 1.0)
+            torch._foreach_mul_(grads, scales)
         if self.current_epoch < self.options.freeze_prototypes_epochs:
             for parameter in self.prototypes.parameters():
                 parameter.grad = None

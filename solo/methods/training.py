@@ -65,8 +65,13 @@ class TrainingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The configured optimizer and its schedule."""
-        optimizer = build_optimizer(self.config, self.parameter_groups())
+        clips = self.clips_gradients()
+        optimizer = build_optimizer(self.config, self.parameter_groups(), clips)
         return scheduled(self.config, optimizer, self.trainer)
+
+    def clips_gradients(self) -> bool:
+        """Whether gradients are clipped before an optimizer's step."""
+        return self.config.gradient_clip_val is not None
 
     def loss_parameters(self) -> list[Tensor]:
         """What the loss trains: all that asks for a gradient, but for online probes."""

@@ -90,12 +90,19 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(config: RunConfig, groups: list[dict[str, Any]]) -> Optimizer:
-    """The configured optimizer over groups that carry their own rate and weight decay."""
+def build_optimizer(
+    config: RunConfig, groups: list[dict[str, Any]], clips: bool = False
+) -> Optimizer:
+    """The configured optimizer over groups that carry their own rate and weight decay.
+
+    Args:
+        config: of the run.
+        groups: with their parameters.
+        clips: whether gradients are clipped before the step.
+    """
     kwargs = config.optimizer.kwargs.model_dump()
     # Fused kernels unscale 16-bit gradients themselves, too late for clipping.
-    clipped = config.precision == "16-mixed" and config.gradient_clip_val is not None
-    if config.optimizer.name != "lars" and not clipped:
+    if config.optimizer.name != "lars" and not (clips and config.precision == "16-mixed"):
         kwargs["fused"] = True
     optimizer = OPTIMIZERS[config.optimizer.name]
     return optimizer(groups, lr=config.optimizer.lr, **kwargs)  # type: ignore[call-arg]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from solo.config import ConfigError
 from solo.config.published import READ_AS, RENAMED, UNUSED
 from solo.methods import METHODS, resolve_config
 from solo.methods.dino import Prototypes
+from solo.optim import build_optimizer
 from solo.pretrain import run
 
 
@@ -141,6 +143,8 @@ def test_two_steps_of_each_file(
     if "momentum" in FILES[name]:
         assert config.method_kwargs.base_tau_momentum == FILES[name]["momentum"]["base_tau"]
     assert config.channels_last is (name != "dino")
+    if name == "dino":  # their default, in their file
+        assert config.method_kwargs.teacher_temperature == 0.07
     assert resolve_config(config.to_dict()).to_dict() == config.to_dict()
     assert run(tree).metrics["val_acc1"] >= 0
     assert capsys.readouterr().out.count("data.format dali: the same images") == 1
@@ -178,6 +182,35 @@ def test_the_tables_hold_no_key_of_ours() -> None:
     for key in (*RENAMED, *UNUSED):
         assert key.split(".")[-1] not in ours or not key.startswith("method_kwargs")
     assert set(READ_AS) & set(UNUSED) == set()
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.3])
+def test_clipping_under_a_gradient_scaler(clip: float) -> None:
+    """Optimizers that unscale 16-bit gradients themselves would do so after the clipping."""
+    config = resolve_config(
+        {
+            "method": "dino",
+            "backbone": {"name": "resnet10t"},
+            "method_kwargs": {"clip_grad": clip, "num_prototypes": 4, "proj_output_dim": 4},
+            "optimizer": {"name": "adamw"},
+            "precision": "16-mixed",
+            "augmentations": [{"crop_size": 32}],
+        }
+    )
+    method = METHODS["dino"](config, torch.nn.Identity(), 3)
+    assert method.clips_gradients() is bool(clip)
+    optimizer = build_optimizer(config, [{"params": [*method.parameters()]}], bool(clip))
+    assert hasattr(optimizer, "_step_supports_amp_scaling") is not bool(clip)
+    method.backbone.requires_grad_(True)
+    for parameter in method.backbone.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    before = [p.grad.clone() for p in method.backbone.parameters() if p.grad is not None]
+    method.trainer = SimpleNamespace(current_epoch=5)  # type: ignore[assignment]
+    method.on_before_optimizer_step(optimizer)
+    for old, parameter in zip(before, method.backbone.parameters()):
+        assert parameter.grad is not None
+        scale = min(1.0, clip / float(old.norm())) if clip else 1.0
+        torch.testing.assert_close(parameter.grad, old * scale, rtol=1e-4, atol=1e-6)
 
 
 def test_prototypes_with_a_length() -> None:

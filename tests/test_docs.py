@@ -146,3 +146,11 @@ def test_the_page_of_keys_is_current() -> None:
     assert len(rows) > 200
     assert not [row for row in rows if row.rstrip(" |").count(" | ") < 2 and "**" not in row]
     assert all(re.search(r"[a-zA-Z]", row.rpartition("|")[0].rpartition("|")[2]) for row in rows)
+
+
+def test_the_recipes_figures_are_those_of_the_readme() -> None:
+    head = (ROOT / "scripts/pretrain/digits/rectified_lpjepa.yaml").read_text().split("\n\n")[0]
+    readme = (ROOT / "README.md").read_text()
+    figures = re.findall(r"\d+ min \d+ s|\d\d\.\d+ %|0\.\d+", head)
+    assert len(figures) == 6
+    assert [figure for figure in figures if figure not in readme] == []

@@ -58,6 +58,11 @@ class SlicingUnivariateTest(MultivariateTest):
         self.clip_value = clip_value
         self.steps = rng.StepCounter()
 
+    @property
+    def num_slices(self) -> int:
+        """Unit vectors a call."""
+        return self.slices.count
+
     def forward(self, x: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """[..., N, D] -> [...], or [..., num_slices] without reduction.
 

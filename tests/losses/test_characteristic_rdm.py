@@ -129,6 +129,7 @@ def test_one_process_and_two_agree(agree: Callable[..., None]) -> None:
 def test_lpjepa_from_both_methods(tmp_path: Path) -> None:
     """One step of each: the same embeddings, so the same regulariser up to the unit."""
     common = {"proj_hidden_dim": 16, "proj_output_dim": 8, "logging_interval": 1}
+    common["views_together"] = True
     found = {}
     for method, kwargs, name in (
         ("lejepa", {"lp_norm_parameter": 1.0, "num_slices": 64}, "train_sigreg_loss"),

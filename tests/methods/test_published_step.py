@@ -147,8 +147,14 @@ def close(found: float, expected: float, rel: float, scale: float = 0.0) -> bool
     return abs(found - expected) <= rel * max(abs(expected), scale)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("precision", ["64-true", "32-true"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("rectified_lpjepa", "64-true"),
+        *(slow(name, "64-true") for name in ("vicreg", "simclr", "ncl")),
+        *(slow(name, "32-true") for name in OPTIONS),
+    ],
+)
 def test_the_published_step(name: str, precision: str) -> None:
     with np.load(FILE) as content:
         golden = {k.removeprefix(f"{name}_"): v for k, v in content.items() if k.startswith(name)}
@@ -223,7 +229,8 @@ def worker(rank: int, world: int, name: str) -> dict[str, torch.Tensor]:
     return results
 
 
-@pytest.mark.parametrize("name", ["rectified_lpjepa", *map(slow, ("vicreg", "simclr", "ncl"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIONS)
 def test_the_published_step_on_two_processes(name: str, processes: Callable[..., Any]) -> None:
     """Half the batch each, BatchNorm synchronised."""
     with np.load(FILE) as content:

@@ -40,8 +40,6 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     """
     config, encoder = resolve_linear(cfg)
     console, options = prepare(config)
-    for note in config.notes:
-        console.print(note, soft_wrap=True)
     console.print(f"evaluating {encoder.name} ({encoder.features} features)", soft_wrap=True)
     if config.mode in TRAINED:
         return _train(config, encoder, console, options)

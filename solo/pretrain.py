@@ -68,8 +68,6 @@ def announce(
         f"{views} views each; {config.backbone.name} and projector, {millions:.1f} M parameters",
         soft_wrap=True,
     )
-    for note in config.notes:
-        console.print(note, soft_wrap=True)
     if "expected_l0" in method.facts:
         console.print(f"expected l0 {method.facts['expected_l0']:.3f}")
         if method.facts["expected_l0"] < 1e-4:

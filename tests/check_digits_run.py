@@ -57,8 +57,9 @@ def main() -> int:
     started, finished = (datetime.fromisoformat(facts[k]) for k in ("started", "finished"))
     minutes = (finished - started).total_seconds() / 60
 
-    trained, data = load_run(SavedRun(folder))
-    untrained = build_method(resolve_config(SavedRun(folder).config), data).eval()
+    run = SavedRun(folder)
+    trained, data = load_run(run)
+    untrained = build_method(resolve_config(run.config), data).eval()
     train, val = data.train, data.val
     assert val is not None and train.images is not None and val.images is not None
     labels = (train.labels.numpy(), val.labels.numpy())

@@ -6,11 +6,13 @@ import csv
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from solo.methods import SSLMethod
 from solo.pretrain import Result, run
@@ -87,6 +89,22 @@ def cut_short(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], step: in
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     (folder,) = Path(content["checkpoint"]["dir"]).glob("*/*")
     return folder
+
+
+def statistics_of_share(
+    rank: int, world: int, tests: dict[str, Callable[[torch.Tensor], torch.Tensor]], *shape: int
+) -> dict[str, torch.Tensor]:
+    """Statistics, and gradients, of one sample that the processes share."""
+    torch.manual_seed(0)
+    x, results = torch.randn(*shape, dtype=torch.float64), {}
+    for text, test in tests.items():
+        scale = torch.nn.Parameter(torch.ones_like(x))
+        value = test((x * scale).chunk(world)[rank])
+        value.sum().backward()
+        assert scale.grad is not None
+        dist.all_reduce(scale.grad)
+        results |= {text: value.detach(), f"{text} gradient": scale.grad / world}
+    return results
 
 
 def words_of(options: dict[str, Any], prefix: str = "") -> list[str]:

@@ -35,6 +35,8 @@ def prepare(config: RunConfig) -> tuple[Console, dict[str, Any]]:
     """
     _quiet()
     console = Console(quiet=not distributed.is_first_launched(), highlight=False, markup=False)
+    for note in config.notes:
+        console.print(note, soft_wrap=True)
     options = hardware_options(config, console)
     if distributed.is_first_launched():
         check_writable(config)

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from helpers import statistics_of_share
 
 from solo import multivariate, univariate
 
@@ -106,17 +106,8 @@ def test_means_under_the_null(text: str) -> None:
 
 
 def worker(rank: int, world: int, texts: list[str]) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    x = torch.randn(24, 4, dtype=torch.float64)
-    names, results = {**vars(univariate), **vars(multivariate)}, {}
-    for text in texts:
-        scale = torch.nn.Parameter(torch.ones(24, 4, dtype=torch.float64))
-        value = eval(text, names)((x * scale).chunk(world)[rank])
-        value.sum().backward()
-        assert scale.grad is not None
-        dist.all_reduce(scale.grad)
-        results |= {text: value.detach(), f"{text} gradient": scale.grad / world}
-    return results
+    names = {**vars(univariate), **vars(multivariate)}
+    return statistics_of_share(rank, world, {text: eval(text, names) for text in texts}, 24, 4)
 
 
 def test_one_process_and_two_agree(agree: Callable[..., None]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from helpers import statistics_of_share
 from scipy import integrate, stats
 
 from solo import univariate
@@ -185,16 +185,7 @@ def test_means_under_the_null(text: str) -> None:
 
 
 def worker(rank: int, world: int) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    x, results = torch.randn(32, 5, dtype=torch.float64), {}
-    for text in VARIANTS:
-        scale = torch.nn.Parameter(torch.ones(32, 5, dtype=torch.float64))
-        value = build(text)((x * scale).chunk(world)[rank])
-        value.sum().backward()
-        assert scale.grad is not None
-        dist.all_reduce(scale.grad)
-        results |= {text: value.detach(), f"{text} gradient": scale.grad / world}
-    return results
+    return statistics_of_share(rank, world, {text: build(text) for text in VARIANTS}, 32, 5)
 
 
 def test_one_process_and_two_agree(agree: Callable[..., None]) -> None:

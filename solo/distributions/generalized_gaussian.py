@@ -9,7 +9,7 @@ regularised incomplete gamma functions, and everything below is a closed form in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -114,14 +114,39 @@ class GeneralizedGaussian:
         return (1 + offset.sign() * inside) / 2
 
     def characteristic_function(self, t: Tensor | float) -> Tensor:
-        """E[exp(i t X)], elementwise, complex128; absolute error below 1e-9.
-
-        By Gauss–Legendre quadrature over the distribution of |Y - mu|, with the number of panels
-        doubled until the values stand still.
-        """
+        """E[exp(i t X)], elementwise, complex128; absolute error below 1e-9."""
         t = _as_tensor(t)
-        values = _integrate_phase(t.detach().double().cpu().numpy().ravel(), self)
+        frequencies = t.detach().double().cpu().numpy().ravel()
+        values = self.expectation(lambda x: np.exp(1j * frequencies[:, None] * x), t.numel())
         return torch.from_numpy(values).reshape(t.shape).to(t.device)
+
+    def expectation(
+        self,
+        function: Callable[[np.ndarray], np.ndarray],
+        size: int = 1,
+        tolerance: float = 1e-10,
+    ) -> np.ndarray:
+        """E[function(X)], by quadrature whose panels are doubled until the values stand still.
+
+        Args:
+            function: values of X, float64 [n], to what is averaged, [size, n]; smooth but where X
+                has its atom, of values about 1 or below.
+            size: how many functions these are.
+            tolerance: how still the values must stand.
+
+        Returns:
+            [size].
+        """
+        previous: np.ndarray | None = None
+        for panels in (2**k for k in range(3, 15)):
+            x, mass = _nodes(self, panels)
+            pieces = max(1, x.size * size // 2**22)
+            parts = zip(np.array_split(x, pieces), np.array_split(mass, pieces))
+            result: np.ndarray = sum(function(part) @ weight for part, weight in parts)
+            if previous is not None and np.abs(result - previous).max(initial=0) < tolerance:
+                break
+            previous = result
+        return result
 
     def _apply(self, y: np.ndarray) -> np.ndarray:
         """From Y to X (NumPy), for the quadrature."""
@@ -244,9 +269,9 @@ def _as_tensor(x: Tensor | float) -> Tensor:
     return x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=torch.float64)
 
 
-def _integrate_phase(t: np.ndarray, law: GeneralizedGaussian) -> np.ndarray:
-    """E[exp(i t X)] for each t."""
-    nodes, weights = np.polynomial.legendre.leggauss(16)
+def _nodes(law: GeneralizedGaussian, panels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes x and weights of Gauss–Legendre quadrature over the distribution of |Y - mu|."""
+    unit, weights = np.polynomial.legendre.leggauss(16)
     p = law.p
     # Beyond `end`, |Y - mu| / sigma has mass below 1e-17. T = v^power smooths the cusp at mu.
     end = (p * special.gammainccinv(1 / p, 1e-17)) ** (1 / p)
@@ -255,20 +280,12 @@ def _integrate_phase(t: np.ndarray, law: GeneralizedGaussian) -> np.ndarray:
     cuts = np.array([0.0, end ** (1 / power)])
     if 0 < -law.mu / law.sigma < end or 0 < law.mu / law.sigma < end:  # X has its kink at Y = 0
         cuts = np.insert(cuts, 1, abs(law.mu / law.sigma) ** (1 / power))
-    previous, panels = np.full(t.shape, np.inf + 0j), 8
-    while True:
-        result = np.zeros(t.shape, dtype=np.complex128)
-        edges = np.concatenate([np.linspace(a, b, panels + 1)[:-1] for a, b in pairwise(cuts)])
-        edges = np.append(edges, cuts[-1])
-        half = np.diff(edges) / 2
-        v = (edges[:-1] + half)[:, None] + half[:, None] * nodes
-        distance = (v**power).ravel()
-        mass = half[:, None] * weights * power * v ** (power - 1)
-        mass = mass.ravel() * np.exp(log_norm - distance**p / p) / 2
-        for side in (-1, 1):
-            x = law._apply(law.mu + side * law.sigma * distance)
-            for chunk in np.array_split(np.arange(x.size), max(1, x.size * t.size // 2**22)):
-                result += np.exp(1j * t[:, None] * x[chunk]) @ mass[chunk]
-        if np.abs(result - previous).max(initial=0) < 1e-10 or panels >= 2**14:
-            return result
-        previous, panels = result, panels * 2
+    edges = np.concatenate([np.linspace(a, b, panels + 1)[:-1] for a, b in pairwise(cuts)])
+    edges = np.append(edges, cuts[-1])
+    half = np.diff(edges) / 2
+    v = (edges[:-1] + half)[:, None] + half[:, None] * unit
+    distance = (v**power).ravel()
+    mass = half[:, None] * weights * power * v ** (power - 1)
+    mass = mass.ravel() * np.exp(log_norm - distance**p / p) / 2
+    sides = [law._apply(law.mu + side * law.sigma * distance) for side in (-1, 1)]
+    return np.concatenate(sides), np.concatenate((mass, mass))

@@ -42,7 +42,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     interval = config.method_kwargs.logging_interval
     with Run.start(config, data, console, options, interval) as current:
         folder = current.folder
-        announce(console, config, method, data, folder)
+        announce(console, config, method, data, current)
         own: list[pl.Callback] = [SparsityMonitor()]
         if config.knn_eval.enabled and data.num_classes and not data.multilabel:
             own.append(KNNMonitor(config, data.num_classes))
@@ -58,9 +58,10 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
 
 
 def announce(
-    console: Console, config: Config, method: SSLMethod, data: ImageData, folder: RunFolder
+    console: Console, config: Config, method: SSLMethod, data: ImageData, current: Run
 ) -> None:
     """Say what is about to run."""
+    folder = current.folder
     millions = sum(p.numel() for p in method.loss_parameters()) / 1e6
     views = sum(entry.num_crops for entry in config.augmentations)
     console.print(
@@ -76,6 +77,8 @@ def announce(
                 "method_kwargs.mean_shift_value, or give method_kwargs.target_l0",
                 soft_wrap=True,
             )
+    for remark in method.remarks(config.optimizer.batch_size * current.trainer.world_size):
+        console.print(remark, soft_wrap=True)
     if data.num_classes == 1:
         console.print(
             f"warning: all training images are of one class ({data.train.classes[0]}), so probes "

@@ -128,6 +128,10 @@ class SSLMethod(TrainingModule):
         """
         raise NotImplementedError
 
+    def remarks(self, images: int) -> list[str]:
+        """What to say before training on global batches of so many images."""
+        return []
+
     def images(self, views: Tensor) -> Tensor:
         """What networks take: uint8 [V, B, 3, H, W] -> normalised [V B, 3, H, W], float32."""
         images: Tensor = self.normalize(views.flatten(0, 1))

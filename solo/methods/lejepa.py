@@ -11,8 +11,10 @@ from solo.config import fault
 from solo.data import Batch
 from solo.distributions import GeneralizedGaussian
 from solo.losses.sigreg import SIGReg, build_test, lejepa_loss
+from solo.losses.unsliced import CheaperForm, MarginalMatching, form_taken
 from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
+from solo.multivariate import UnslicedEppsPulley
 from solo.rng import Step
 
 
@@ -24,7 +26,8 @@ class LeJEPAOptions(MethodOptions):
     lamb: float = Field(0.05, ge=0, le=1)
     """Weight of SIGReg; invariance weighs 1 - lamb."""
     test: str = "epps_pulley"
-    """What SIGReg tests with: any name in solo.univariate (sliced) or solo.multivariate."""
+    """What SIGReg tests with: any name in solo.univariate (sliced) or solo.multivariate, or auto:
+    epps_pulley or unsliced_epps_pulley, whichever takes fewer operations."""
     test_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the test, such as gamma for hv."""
     num_slices: int = Field(1024, ge=1)
@@ -37,35 +40,50 @@ class LeJEPAOptions(MethodOptions):
     """Shape p of the target, a generalized Gaussian of unit variance: 2 is LeJEPA, else LpJEPA."""
     per_view: bool = True
     """Test each view's batch and average; false tests all views as one sample."""
+    marginal_weight: float = Field(0.0, ge=0)
+    """Weight, beside SIGReg's 1, of the same test of each coordinate by itself."""
 
     @model_validator(mode="after")
     def _buildable(self) -> LeJEPAOptions:
-        try:
-            build_test(self.test, self.all_test_kwargs())
-        except ValueError as error:
-            raise fault(str(error)) from error
-        if self.lp_norm_parameter != 2 and self.test != "epps_pulley":
-            raise fault(
-                f"test {self.test} knows the normal distribution only; "
-                f"lp_norm_parameter {self.lp_norm_parameter:g} needs test epps_pulley"
-            )
+        if self.test != "auto":
+            try:
+                build_test(self.test, self.all_test_kwargs())
+            except ValueError as error:
+                raise fault(str(error)) from error
+        known = ("auto", "epps_pulley", "unsliced_epps_pulley")
+        for name, plain in (("lp_norm_parameter", 2), ("marginal_weight", 0)):
+            value = getattr(self, name)
+            if value != plain and self.test not in known:
+                raise fault(
+                    f"{name} {value:g} needs test {', '.join(known[:2])} or {known[2]}, which know "
+                    f"other targets than the normal and each coordinate's law; not {self.test}"
+                )
         return self
 
     def all_test_kwargs(self) -> dict[str, Any]:
         """``test_kwargs``, with the two options of epps_pulley."""
-        if self.test != "epps_pulley":
+        if self.test not in ("auto", "epps_pulley"):
             return self.test_kwargs
         return {"num_points": self.num_points, "t_max": self.t_max, **self.test_kwargs}
+
+    def target(self) -> GeneralizedGaussian:
+        """The target distribution of each feature."""
+        return GeneralizedGaussian(self.lp_norm_parameter)
 
     def build_regulariser(self, seed: int) -> nn.Module:
         """SIGReg, or another test in its place."""
         kwargs = self.all_test_kwargs()
-        if self.test != "epps_pulley":
+        unsliced = UnslicedEppsPulley(self.target())
+        if self.test == "unsliced_epps_pulley":
+            return unsliced
+        if self.test not in ("auto", "epps_pulley"):
             return build_test(self.test, kwargs, num_slices=self.num_slices, seed=seed)
-        p = self.lp_norm_parameter
-        target = None if p == 2 else GeneralizedGaussian(p)
         points = kwargs.get("n_points", kwargs["num_points"])
-        return SIGReg(self.num_slices, points, kwargs["t_max"], seed, target=target)
+        target = None if self.lp_norm_parameter == 2 else self.target()
+        sliced = SIGReg(self.num_slices, points, kwargs["t_max"], seed, target=target)
+        if self.test == "auto":
+            return CheaperForm(sliced, unsliced, self.num_slices, points)
+        return sliced
 
 
 class LeJEPA(SSLMethod):
@@ -77,12 +95,27 @@ class LeJEPA(SSLMethod):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sigreg = self.options.build_regulariser(self.config.seed)
+        options = self.options
+        self.sigreg = options.build_regulariser(self.config.seed)
+        self.marginals: MarginalMatching | None = None
+        if options.marginal_weight:
+            self.marginals = MarginalMatching(options.target(), options.num_points, options.t_max)
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """Invariance to the global views' centre, and SIGReg."""
         z = encoded.z
         sample = z if self.options.per_view else z.flatten(0, 1)[None]
         sigreg: Tensor = self.sigreg(sample, step).mean()
-        total, invariance = lejepa_loss(z, sigreg, self.global_views, lamb=self.options.lamb)
-        return Loss(total, {"invariance_loss": invariance, "sigreg_loss": sigreg})
+        terms = {"sigreg_loss": sigreg}
+        regulariser = sigreg
+        if self.marginals is not None:
+            terms["marginal_loss"] = self.marginals(sample).mean()
+            regulariser = sigreg + self.options.marginal_weight * terms["marginal_loss"]
+        loss = lejepa_loss(z, regulariser, self.global_views, lamb=self.options.lamb)
+        return Loss(loss.loss, {"invariance_loss": loss.invariance, **terms})
+
+    def remarks(self, images: int) -> list[str]:
+        """Which form ``test: auto`` takes."""
+        crops = sum(recipe.num_crops for recipe in self.config.augmentations)
+        views = 1 if self.options.per_view else crops
+        return form_taken(self.sigreg, views * images, self.embedding_dim)

@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
+from torch import Tensor, nn
 
+from solo import distributed
 from solo.config import fault
 from solo.data import Batch
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian, SigmaMode
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import RDMReg, weighted_sum
+from solo.losses.unsliced import (
+    CheaperForm,
+    MarginalMatching,
+    UnslicedRDMReg,
+    form_taken,
+    shift_unit,
+)
 from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.methods.projectors import ProjectorType
@@ -39,9 +48,14 @@ class RectifiedLpJEPAOptions(MethodOptions):
     """The wanted fraction of non-zero features; sets mu, so mean_shift_value must not."""
     mode_of_sigma: SigmaMode = "sigma_GN"
     """Scale of unit variance before (`sigma_GN`) or after (`sigma_RGN`) rectification."""
-    rdm_test: Literal["sliced_wasserstein", "characteristic_function"] = "sliced_wasserstein"
-    """How projections are matched: sorted, to target samples, or by characteristic functions, in
-    closed form. Both weigh a shift alike, so that rdm_reg_loss_weight means the same."""
+    rdm_test: Literal["sliced_wasserstein", "characteristic_function", "unsliced", "auto"] = (
+        "sliced_wasserstein"
+    )
+    """How features are matched: projections sorted, to target samples; by characteristic functions,
+    in closed form; the latter over all directions at once; or whichever of these two takes fewer
+    operations. All weigh a shift alike, so that rdm_reg_loss_weight means the same."""
+    marginal_weight: float = Field(0.0, ge=0)
+    """Weight, beside RDMReg's 1, of the same match of each coordinate by itself."""
     num_points: int = Field(17, ge=2)
     """Nodes of the quadrature of characteristic_function."""
     t_max: float = Field(3.0, gt=0)
@@ -86,6 +100,28 @@ class RectifiedLpJEPAOptions(MethodOptions):
             return RectifiedGeneralizedGaussian.with_unit_variance(p, mu)
         return RectifiedGeneralizedGaussian(p, mu)
 
+    def build_regulariser(self, target: GeneralizedGaussian, seed: int) -> nn.Module:
+        """RDMReg in the form that ``rdm_test`` names."""
+        if self.rdm_test == "sliced_wasserstein":
+            return RDMReg(
+                target,
+                num_projections=self.num_projections,
+                projection_vectors_type=self.projection_vectors_type,
+                seed=seed,
+            )
+        if self.rdm_test == "unsliced":
+            return UnslicedRDMReg(target)
+        sliced = CharacteristicRDMReg(
+            target,
+            num_projections=self.num_projections,
+            num_points=self.num_points,
+            t_max=self.t_max,
+            seed=seed,
+        )
+        if self.rdm_test == "characteristic_function":
+            return sliced
+        return CheaperForm(sliced, UnslicedRDMReg(target), self.num_projections, self.num_points)
+
 
 class RectifiedLpJEPA(SSLMethod):
     """``invariance_loss_weight * mse(z1, z2) + rdm_reg_loss_weight * RDMReg(z)``."""
@@ -96,32 +132,33 @@ class RectifiedLpJEPA(SSLMethod):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        target = self.options.target()
         options = self.options
-        self.rdm_reg: RDMReg | CharacteristicRDMReg
-        if options.rdm_test == "sliced_wasserstein":
-            self.rdm_reg = RDMReg(
-                target,
-                num_projections=options.num_projections,
-                projection_vectors_type=options.projection_vectors_type,
-                seed=self.config.seed,
-            )
-        else:
-            self.rdm_reg = CharacteristicRDMReg(
-                target,
-                num_projections=options.num_projections,
-                num_points=options.num_points,
-                t_max=options.t_max,
-                seed=self.config.seed,
-            )
+        target = options.target()
+        self.rdm_reg = options.build_regulariser(target, self.config.seed)
+        self.marginals: MarginalMatching | None = None
+        if options.marginal_weight:
+            self.marginals = MarginalMatching(target, options.num_points, options.t_max)
+            self.unit = shift_unit(target)
         self.facts["expected_l0"] = target.expected_l0
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """Invariance between views, and RDMReg."""
-        total, invariance, rdm_reg = weighted_sum(
-            encoded.z,
-            self.rdm_reg(encoded.z, step),
+        z = encoded.z
+        rdm_reg: Tensor = self.rdm_reg(z, step)
+        terms = {"rdm_reg_loss": rdm_reg}
+        regulariser = rdm_reg
+        if self.marginals is not None:
+            count = z.shape[1] * distributed.world_size()
+            terms["marginal_loss"] = self.marginals(z).mean() / (count * self.unit)
+            regulariser = rdm_reg + self.options.marginal_weight * terms["marginal_loss"]
+        loss = weighted_sum(
+            z,
+            regulariser,
             invariance_loss_weight=self.options.invariance_loss_weight,
             rdm_reg_loss_weight=self.options.rdm_reg_loss_weight,
         )
-        return Loss(total, {"invariance_loss": invariance, "rdm_reg_loss": rdm_reg})
+        return Loss(loss.loss, {"invariance_loss": loss.invariance, **terms})
+
+    def remarks(self, images: int) -> list[str]:
+        """Which form ``rdm_test: auto`` takes."""
+        return form_taken(self.rdm_reg, images, self.embedding_dim)

@@ -5,6 +5,7 @@ from solo.multivariate.bhep import BHEP, HZ
 from solo.multivariate.generating_function import BHEP_M, COMB, HV
 from solo.multivariate.slices import RandomSlices
 from solo.multivariate.slicing import SlicingUnivariateTest
+from solo.multivariate.unsliced import UnslicedEppsPulley
 
 MULTIVARIATE_TESTS: dict[str, type[MultivariateTest]] = {
     "bhep": BHEP,
@@ -12,6 +13,7 @@ MULTIVARIATE_TESTS: dict[str, type[MultivariateTest]] = {
     "comb": COMB,
     "hv": HV,
     "hz": HZ,
+    "unsliced_epps_pulley": UnslicedEppsPulley,
 }
 """The tests by the names that configs use."""
 
@@ -25,4 +27,5 @@ __all__ = [
     "MultivariateTest",
     "RandomSlices",
     "SlicingUnivariateTest",
+    "UnslicedEppsPulley",
 ]

@@ -1,0 +1,146 @@
+"""Matching averaged over all directions, and along the axes, in the units of the sliced losses.
+
+Shapes: V views, B images on this process, N = W B images on all W processes, D features,
+K slices, T frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from solo import distributed
+from solo.distributions import GeneralizedGaussian
+from solo.multivariate import UnslicedEppsPulley
+from solo.univariate import EppsPulley
+from solo.univariate.characteristic import empirical_characteristic_function
+
+# What an elementwise operation costs, in multiply-adds of a matrix product; and how many of them
+# a projected sample takes a frequency, and a pair of samples. Counted, and checked by timing on
+# a CPU (docs/slices.md).
+ELEMENTWISE = 6
+SLICED_OPERATIONS, PAIR_OPERATIONS = 16, 40
+
+
+class UnslicedRDMReg(nn.Module):
+    """Rectified distribution matching over all directions at once, of the global batch.
+
+    ``UnslicedEppsPulley`` of the target, without the factor N and in the unit of
+    ``CharacteristicRDMReg``: a small shift costs what it costs in the squared Wasserstein distance.
+
+    Args:
+        target: the distribution of each coordinate.
+
+    Example:
+        >>> from solo.distributions import RectifiedGeneralizedGaussian
+        >>> target = RectifiedGeneralizedGaussian(p=1.0)
+        >>> reg = UnslicedRDMReg(target)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> z = target.sample((2, 512, 16), generator=generator)  # [V, B, D]
+        >>> [round(reg(batch).item(), 2) for batch in (z, 2 * z)]  # as wanted, and too wide
+        [0.0, 0.2]
+    """
+
+    def __init__(self, target: GeneralizedGaussian) -> None:
+        super().__init__()
+        self.test = UnslicedEppsPulley(target)
+        self.unit = shift_unit(target)
+
+    def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
+        """z [..., B, D], this process's share -> a scalar: the mean over views."""
+        statistic: Tensor = self.test(z, step)
+        return statistic.mean() / (z.shape[-2] * distributed.world_size() * self.unit)
+
+
+def shift_unit(target: GeneralizedGaussian) -> float:
+    """Epps–Pulley without N, per squared small shift of a normal law: 0.48 / variance.
+
+    On the whole line: ``integral of u^2 exp(-3 u^2 / 2) du``.
+    """
+    return math.sqrt(2 * math.pi / 3) / 3 / target.variance
+
+
+class MarginalMatching(nn.Module):
+    """Epps–Pulley of each coordinate by itself against the target, averaged over coordinates.
+
+    What random directions hardly see: in many dimensions a projection of any product law is close
+    to normal. In the unit of SIGReg: N times the integral, null value as there.
+
+    Args:
+        target: the distribution of each coordinate.
+        num_points: nodes T of the quadrature.
+        t_max: upper end of its grid, in units of 1 / the target's standard deviation.
+    """
+
+    weights: Tensor
+    wanted: Tensor
+
+    def __init__(
+        self, target: GeneralizedGaussian, num_points: int = 17, t_max: float = 3.0
+    ) -> None:
+        super().__init__()
+        test = EppsPulley(num_points, t_max)
+        self.spacing = test.spacing / target.variance**0.5
+        t = self.spacing * torch.arange(num_points, dtype=torch.float64)
+        phi = target.characteristic_function(t)
+        self.register_buffer("weights", test.weights, persistent=False)
+        self.register_buffer("wanted", torch.stack((phi.real, phi.imag)), persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [..., B, D], this process's share -> [...]."""
+        ecf = empirical_characteristic_function(z, self.spacing, len(self.weights))
+        ecf = distributed.all_mean(ecf)  # [2, ..., T, D]
+        wanted = self.wanted.to(ecf).view(2, *[1] * (z.ndim - 2), -1, 1)
+        distance = (ecf - wanted).square().sum(0)
+        count = z.shape[-2] * distributed.world_size()
+        return count * (self.weights.to(distance) @ distance).mean(-1)
+
+
+class CheaperForm(nn.Module):
+    """The sliced or the unsliced form of one loss, whichever takes fewer operations.
+
+    Args:
+        sliced: called with z and step.
+        unsliced: likewise.
+        num_slices: K of the sliced form.
+        num_points: T of the sliced form.
+    """
+
+    def __init__(
+        self, sliced: nn.Module, unsliced: nn.Module, num_slices: int, num_points: int
+    ) -> None:
+        super().__init__()
+        self.sliced, self.unsliced = sliced, unsliced
+        self.num_slices, self.num_points = num_slices, num_points
+
+    def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
+        """z [..., B, D], this process's share, to what the form returns."""
+        samples = z.shape[-2] * distributed.world_size()
+        chosen = self.unsliced if self.takes_unsliced(samples, z.shape[-1]) else self.sliced
+        result: Tensor = chosen(z, step)
+        return result
+
+    def takes_unsliced(self, samples: int, dim: int) -> bool:
+        """Whether N samples of D features are matched without slices."""
+        sliced = sliced_cost(samples, dim, self.num_slices, self.num_points)
+        return unsliced_cost(samples, dim) < sliced
+
+
+def sliced_cost(samples: int, dim: int, slices: int, points: int) -> int:
+    """Multiply-adds of the sliced form, forward and backward, on all processes together."""
+    return samples * slices * (2 * dim + ELEMENTWISE * SLICED_OPERATIONS * points)
+
+
+def unsliced_cost(samples: int, dim: int) -> int:
+    """Multiply-adds of the unsliced form, forward and backward, on all processes together."""
+    return samples * samples * (2 * dim + ELEMENTWISE * PAIR_OPERATIONS)
+
+
+def form_taken(loss: nn.Module, samples: int, dim: int) -> list[str]:
+    """What to say of a loss that takes the cheaper form; nothing of others."""
+    if not isinstance(loss, CheaperForm):
+        return []
+    form = "without slices" if loss.takes_unsliced(samples, dim) else f"{loss.num_slices} slices"
+    return [f"auto: matching {form}, the cheaper way for {samples} samples of {dim} features"]

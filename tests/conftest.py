@@ -208,11 +208,13 @@ def processes(tmp_path: Path) -> Callable[..., list[dict[str, torch.Tensor]]]:
 
 @pytest.fixture
 def agree(processes: Callable[..., list[dict[str, torch.Tensor]]]) -> Callable[..., None]:
-    """Call a worker in one process and in two: all tensors are the same."""
+    """Call a worker in one process and in two (or more): all tensors are the same."""
 
-    def run(worker: Worker, *arguments: Any, rtol: float = 1e-9, atol: float = 1e-9) -> None:
+    def run(
+        worker: Worker, *arguments: Any, world: int = 2, rtol: float = 1e-9, atol: float = 1e-9
+    ) -> None:
         (one,) = processes(worker, 1, *arguments)
-        for other in processes(worker, 2, *arguments):
+        for other in processes(worker, world, *arguments):
             for name, value in one.items():
                 torch.testing.assert_close(other[name], value, atol=atol, rtol=rtol)
 

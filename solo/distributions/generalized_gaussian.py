@@ -287,5 +287,10 @@ def _nodes(law: GeneralizedGaussian, panels: int) -> tuple[np.ndarray, np.ndarra
     distance = (v**power).ravel()
     mass = half[:, None] * weights * power * v ** (power - 1)
     mass = mass.ravel() * np.exp(log_norm - distance**p / p) / 2
-    sides = [law._apply(law.mu + side * law.sigma * distance) for side in (-1, 1)]
-    return np.concatenate(sides), np.concatenate((mass, mass))
+    y = law.mu + law.sigma * np.concatenate((-distance, distance))
+    x, mass = law._apply(y), np.concatenate((mass, mass))
+    inside = x == y
+    if inside.all():
+        return x, mass
+    # Rectified: what is cut off is one node, at 0.
+    return np.append(x[inside], 0.0), np.append(mass[inside], mass[~inside].sum())

@@ -3,9 +3,11 @@
 from solo.multivariate.base import MultivariateTest
 from solo.multivariate.bhep import BHEP, HZ
 from solo.multivariate.generating_function import BHEP_M, COMB, HV
+from solo.multivariate.kernels import KernelMMD, KernelStein
 from solo.multivariate.slices import RandomSlices
 from solo.multivariate.slicing import SlicingUnivariateTest
 from solo.multivariate.unsliced import UnslicedEppsPulley
+from solo.multivariate.weak_sigreg import WeakSIGReg
 
 MULTIVARIATE_TESTS: dict[str, type[MultivariateTest]] = {
     "bhep": BHEP,
@@ -13,7 +15,10 @@ MULTIVARIATE_TESTS: dict[str, type[MultivariateTest]] = {
     "comb": COMB,
     "hv": HV,
     "hz": HZ,
+    "mmd": KernelMMD,
+    "stein": KernelStein,
     "unsliced_epps_pulley": UnslicedEppsPulley,
+    "weak_sigreg": WeakSIGReg,
 }
 """The tests by the names that configs use."""
 
@@ -24,8 +29,11 @@ __all__ = [
     "HV",
     "HZ",
     "MULTIVARIATE_TESTS",
+    "KernelMMD",
+    "KernelStein",
     "MultivariateTest",
     "RandomSlices",
     "SlicingUnivariateTest",
     "UnslicedEppsPulley",
+    "WeakSIGReg",
 ]

@@ -27,7 +27,7 @@ class MultivariateTest(GoodnessOfFit, ABC):
 
     @abstractmethod
     def null_mean(self, num_samples: int, dim: int) -> float:
-        """Expected statistic of ``num_samples`` draws from N(0, I_dim), exactly."""
+        """Expectation for ``num_samples`` draws of N(0, I_dim), exactly or as documented."""
 
 
 class PairwiseTest(MultivariateTest):

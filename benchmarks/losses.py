@@ -15,10 +15,12 @@ from benchmarks.measure import Row, device, matmul_rate, peak_memory, side_by_si
 from solo.distributions import RectifiedGeneralizedGaussian
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import RDMReg, sliced_wasserstein
+from solo.losses.unsliced import UnslicedRDMReg
+from solo.multivariate import UnslicedEppsPulley
 from solo.univariate import EppsPulley
 
 RDM_SIZES = ((256, 512, 8192), (128, 2048, 8192), (1024, 2048, 8192))
-SIGREG_SIZES = ((512, 512, 1024), (2048, 512, 4096))
+SIGREG_SIZES = ((512, 512, 1024), (2048, 512, 4096), (128, 2048, 8192))
 TARGET = RectifiedGeneralizedGaussian(1.0, 0.0)
 
 # Formulation, ours and the plain one, and what bounds ours.
@@ -31,6 +33,7 @@ RDM = {
         "sorting, then memory traffic of the transforms",
     ),
     "characteristic function": ("characteristic", "plain drawn", "powers of exp(i t x)"),
+    "unsliced": ("unsliced", "plain drawn", "two products of pairs, then passes over pairs"),
 }
 
 
@@ -47,6 +50,20 @@ def characteristic(z: Tensor, slices: Tensor) -> Loss:
     """The same distance without samples."""
     reg = CharacteristicRDMReg(TARGET, num_projections=len(slices)).to(z.device)
     return partial(reg, z[None], (0,))
+
+
+def unsliced(z: Tensor, slices: Tensor) -> Loss:
+    """Over all directions; what is made once for a dimension is made before."""
+    reg = UnslicedRDMReg(TARGET)
+    reg.test.parts(z.shape[-1])
+    return partial(reg, z[None])
+
+
+def unsliced_sigreg(z: Tensor, slices: Tensor) -> Loss:
+    """Likewise for the normal target."""
+    test = UnslicedEppsPulley()
+    test.parts(z.shape[-1])
+    return partial(test, z)
 
 
 def sigreg(z: Tensor, slices: Tensor) -> Loss:
@@ -69,6 +86,8 @@ FORMULATIONS: dict[str, Callable[[Tensor, Tensor], Loss]] = {
     "structured": partial(drawing, kind="structured"),
     "characteristic": characteristic,
     "sigreg": sigreg,
+    "unsliced": unsliced,
+    "unsliced sigreg": unsliced_sigreg,
     "plain sigreg": lambda z, slices: partial(plain.sigreg, z, slices),
 }
 
@@ -93,22 +112,26 @@ def rows() -> Iterator[Row]:
     for size in RDM_SIZES:
         yield from rdm_rows(*size, rate)
     for size in SIGREG_SIZES:
-        yield sigreg_row(*size, rate)
+        yield from sigreg_rows(*size, rate)
 
 
 def rdm_rows(n: int, d: int, k: int, rate: float) -> Iterator[Row]:
     """RDMReg of one view: given slices, drawn slices of each kind, and in closed form."""
     for label, (ours, theirs, bound) in RDM.items():
-        floor = 3 * 2 * n * d * k / rate if ours in ("given", "random") else None
+        products = {"given": 3 * k, "random": 3 * k, "unsliced": 2 * n}
+        floor = products[ours] * 2 * n * d / rate if ours in products else None
         yield row(f"RDMReg, {label}, B {n}, D {d}, K {k}", ours, theirs, (n, d, k), floor, bound)
 
 
-def sigreg_row(n: int, d: int, k: int, rate: float) -> Row:
-    """SIGReg with given slices."""
-    bound = "powers of exp(i t x), then matrix products"
+def sigreg_rows(n: int, d: int, k: int, rate: float) -> Iterator[Row]:
+    """SIGReg with given slices, and over all directions."""
+    size, case = (n, d, k), f"SIGReg, N {n}, D {d}, K {k}, T 17"
     floor = 2 * 2 * n * d * k / rate
-    case = f"SIGReg, N {n}, D {d}, K {k}, T 17"
-    return row(case, "sigreg", "plain sigreg", (n, d, k), floor, bound)
+    bound = "powers of exp(i t x), then matrix products"
+    yield row(case, "sigreg", "plain sigreg", size, floor, bound)
+    floor = 2 * 2 * n * n * d / rate
+    bound = "two products of pairs, then passes over pairs"
+    yield row(f"{case}, unsliced", "unsliced sigreg", "plain sigreg", size, floor, bound)
 
 
 def row(

@@ -152,13 +152,45 @@ def test_lpjepa_from_both_methods(tmp_path: Path) -> None:
     assert found["lejepa"] == pytest.approx(64 * unit * found["rectified_lpjepa"], rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["lejepa", "rectified_lpjepa"])
+def test_the_unsliced_form_trains_in_the_same_unit(
+    method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With auto, which says so, and a marginal term; near what 4,000 slices give."""
+    test, slices, name = {
+        "lejepa": ("test", "num_slices", "train_sigreg_loss"),
+        "rectified_lpjepa": ("rdm_test", "num_projections", "train_rdm_reg_loss"),
+    }[method]
+    sliced = {"lejepa": "epps_pulley", "rectified_lpjepa": "characteristic_function"}[method]
+    found = {}
+    for form in (sliced, "auto"):
+        options = tiny(tmp_path / form, method=method, max_steps=1)
+        options["method_kwargs"] = {
+            "proj_hidden_dim": 16,
+            "proj_output_dim": 8,
+            "logging_interval": 1,
+            test: form,
+            slices: 4000,
+            "t_max": 6.0,
+            "num_points": 41,
+            "marginal_weight": 0.5 if form == "auto" else 0.0,
+        }
+        found[form] = next(r for r in rows(run(options).folder) if name in r)
+    assert "matching without slices, the cheaper way for 64 samples" in capfd.readouterr().out
+    values = [float(found[form][name]) for form in (sliced, "auto")]
+    assert values[1] == pytest.approx(values[0], rel=0.03)
+    assert float(found["auto"]["train_marginal_loss"]) > 0
+    assert "train_marginal_loss" not in found[sliced]
+
+
 @pytest.mark.parametrize(
     "method, kwargs, message",
     [
         ("lejepa", {"test": "anderson_darlin"}, "choose from anderson_darling"),
         ("lejepa", {"test": "hv", "test_kwargs": {"beta": 2}}, "beta"),
         ("lejepa", {"test": "hv", "test_kwargs": {"gamma": -2}}, "gamma.* is -2"),
-        ("lejepa", {"test": "hz", "lp_norm_parameter": 1.0}, "needs test epps_pulley"),
+        ("lejepa", {"test": "hz", "lp_norm_parameter": 1.0}, "needs test auto, epps_pulley or uns"),
+        ("lejepa", {"test": "hz", "marginal_weight": 1.0}, "marginal_weight 1 needs test auto"),
         (
             "rectified_lpjepa",
             {
@@ -174,7 +206,9 @@ def test_impossible_options(method: str, kwargs: dict[str, object], message: str
         resolve_config({"method": method, "method_kwargs": kwargs})
 
 
-@pytest.mark.parametrize("test", ["anderson_darling", "vcreg", "bhep", "hz"])
+@pytest.mark.parametrize(
+    "test", ["anderson_darling", "vcreg", "bhep", "hz", "stein", "weak_sigreg"]
+)
 def test_any_test_trains(test: str, tmp_path: Path) -> None:
     options = tiny(tmp_path, method="lejepa", max_epochs=1, knn_eval={"enabled": False})
     options["method_kwargs"] = {

@@ -18,6 +18,9 @@ TESTS = {
     "COMB": "COMB(gamma=2.0)",
     "HV": "HV(gamma=4.0)",
     "HZ": "HZ()",
+    "KernelMMD": "KernelMMD('imq', 1.5)",
+    "KernelStein": "KernelStein('imq')",
+    "WeakSIGReg": "WeakSIGReg()",
 }
 
 
@@ -95,6 +98,11 @@ def test_batches_gradients_and_wide_samples(text: str) -> None:
         "COMB(signed=True)",
         "HV(normalize=True)",
         "HZ()",
+        "KernelMMD()",
+        "KernelMMD('imq', 0.7)",
+        "KernelStein()",
+        "KernelStein('imq', 2.0)",
+        "WeakSIGReg(squared=True)",
     ],
 )
 def test_means_under_the_null(text: str) -> None:
@@ -103,6 +111,56 @@ def test_means_under_the_null(text: str) -> None:
     values = test(x)
     error = values.std().item() / 1000**0.5
     assert values.mean().item() == pytest.approx(test.null_mean(60, 3), abs=4 * error)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "imq"])
+def test_kernel_discrepancies_by_definition(kernel: str) -> None:
+    """MMD with expectations by quadrature; Stein's kernel by automatic differentiation."""
+    x = torch.randn(7, 2, dtype=torch.float64) * 1.2 + 0.1
+    width = 1.3
+
+    def f(r2: torch.Tensor) -> torch.Tensor:
+        scaled = r2 / (2 * width**2)
+        return (-scaled).exp() if kernel == "gaussian" else (1 + scaled) ** -0.5
+
+    t, w = (torch.from_numpy(part) for part in grid(0.5, 2))
+    w = w / w.sum()
+    single = f((x[:, None] - t).square().sum(-1)) @ w
+    both = w @ f((t[:, None] - t).square().sum(-1)) @ w
+    pairs = f((x[:, None] - x).square().sum(-1)).mean()
+    expected = pairs - 2 * single.mean() + both
+    torch.testing.assert_close(multivariate.KernelMMD(kernel, width)(x), expected)
+
+    def stein(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
+        value = f((a - b).square().sum())
+        to_a, to_b = torch.autograd.grad(value, (a, b), create_graph=True)
+        trace = sum(torch.autograd.grad(to_a[i], b, retain_graph=True)[0][i] for i in range(2))
+        return (a @ b * value - a @ to_b - b @ to_a + trace).detach()
+
+    expected = torch.stack([stein(a, b) for a in x for b in x]).mean()
+    torch.testing.assert_close(multivariate.KernelStein(kernel, width)(x), expected)
+
+
+def test_mmd_of_a_gaussian_kernel_is_bhep() -> None:
+    x = torch.randn(3, 20, 5, dtype=torch.float64)
+    torch.testing.assert_close(
+        multivariate.KernelMMD("gaussian", 2.0)(x), multivariate.BHEP(0.5)(x)
+    )
+
+
+def test_weak_sigreg_is_the_covariance() -> None:
+    x = torch.randn(30, 6, dtype=torch.float64) + 3.0
+    expected = np.linalg.norm(np.cov(x.numpy().T) - np.eye(6))
+    assert multivariate.WeakSIGReg()(x).item() == pytest.approx(expected)
+    sketched = multivariate.WeakSIGReg(sketch_dim=4, squared=True)
+    assert sketched(x, (0,)) == sketched(x, (0,)) != sketched(x, (1,))
+    generator = torch.Generator().manual_seed(0)
+    for squared, tolerance in ((True, 0.03), (False, 0.05)):
+        test = multivariate.WeakSIGReg(sketch_dim=16, squared=squared)
+        wide = torch.randn(200, 90, 40, generator=generator, dtype=torch.float64)
+        mean = torch.stack([test(sample) for sample in wide]).mean().item()
+        assert mean == pytest.approx(test.null_mean(90, 40), rel=tolerance)
 
 
 def worker(rank: int, world: int, texts: list[str]) -> dict[str, torch.Tensor]:
@@ -116,7 +174,7 @@ def test_one_process_and_two_agree(agree: Callable[..., None]) -> None:
         for test in ("EppsPulley", "AndersonDarling", "VCReg")
         for reduction in ("mean", "none")
     ]
-    agree(worker, [*TESTS.values(), *sliced])
+    agree(worker, [*TESTS.values(), "WeakSIGReg(sketch_dim=2)", *sliced])
 
 
 def test_bad_arguments() -> None:
@@ -124,6 +182,9 @@ def test_bad_arguments() -> None:
         "BHEP(beta=0)": "beta is 0",
         "BHEP_M(beta=0.5)": "above 1",
         "HV(gamma=-1)": "above 0",
+        "KernelMMD('cauchy')": "choose gaussian or imq",
+        "KernelStein(bandwidth=0)": "bandwidth is 0",
+        "WeakSIGReg(sketch_dim=0)": "sketch_dim is 0",
     }.items():
         with pytest.raises(ValueError, match=message):
             build(text)

@@ -41,9 +41,9 @@ class WeakSIGReg(MultivariateTest):
 
     def forward(self, x: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """[..., N, D] -> [...]."""
+        if x.ndim < 2 or x.shape[-2] * distributed.world_size() < 2:
+            raise ValueError(f"samples of shape {tuple(x.shape)}; expected [..., N, D], N above 1")
         count, dim = x.shape[-2] * distributed.world_size(), x.shape[-1]
-        if x.ndim < 2 or count < 2:
-            raise ValueError(f"the samples have shape {tuple(x.shape)}; expected [..., N > 1, D]")
         step = self.steps.named(step)
         if dim > self.sketch_dim:
             generator = rng.generator(self.seed, "sketch", *step, device=x.device)

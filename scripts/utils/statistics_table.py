@@ -23,6 +23,7 @@ from solo.multivariate import (
     MULTIVARIATE_TESTS,
     MultivariateTest,
     SlicingUnivariateTest,
+    WeakSIGReg,
 )
 from solo.univariate import UNIVARIATE_TESTS, ShapiroWilk
 
@@ -65,6 +66,7 @@ BLIND = {
     "shapiro_wilk": {"scaled", "rank-deficient"},
     "shapiro_wilk (tridiagonal)": {"scaled", "rank-deficient"},
     "vcreg": {"skewed", "heavy-tailed", "bimodal"},
+    "weak_sigreg": {"shifted", "skewed", "heavy-tailed", "bimodal"},
 }
 
 
@@ -98,6 +100,7 @@ def tests() -> dict[str, MultivariateTest]:
         name: SlicingUnivariateTest(test, SLICES) for name, test in sorted(univariate.items())
     }
     multivariate = {name: test() for name, test in sorted(MULTIVARIATE_TESTS.items())}
+    multivariate["weak_sigreg"] = WeakSIGReg(squared=True)  # its null value is exact
     multivariate["bhep"] = BHEP(beta=1.0)  # at its default, 0.1, it sees two moments only
     return found | multivariate
 
@@ -121,7 +124,7 @@ def main() -> None:
         "*mean* is the measured mean under N(0, I) with its standard error. Then the median under",
         "each law, and the share of samples whose statistic is above the 95 % quantile under",
         "N(0, I). A dash marks what a statistic does not see: by construction (`vcreg` has two",
-        "moments only, `entropy` no location and scale, `shapiro_wilk` no scale), or at this",
+        "moments only, `weak_sigreg` second ones, `entropy` no location and scale, `shapiro_wilk` no scale), or at this",
         "sample size (`moments`, `bhep_m` and `hv` on a bimodal law, whose tails are light). All",
         "laws but the first three have variance 1.",
         "",

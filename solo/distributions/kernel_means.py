@@ -29,11 +29,12 @@ LEAST_REACH = 8.0
 # Where g falls below this, log g says no more than that nothing is near.
 SMALLEST_FACTOR = 1e-12
 
-# Longest expansion; with two or three coordinates it is needed, from a hundred on ten terms do.
-MAX_TERMS = 128
+# Longest expansions tried in turn; with a few coordinates and heavy tails hundreds of terms are
+# needed, from a few hundred coordinates on some ten do.
+FIT_TERMS = (64, 512)
 
 # Points at which an expansion's error is taken, beside those where it is fitted.
-CHECK_POINTS = 257
+CHECK_POINTS = 301
 
 # Numbers in work at a time: on a CPU they should stay in the cache.
 CPU_CHUNK, GPU_CHUNK = 2**17, 2**24
@@ -47,7 +48,7 @@ class KernelMean:
         rates: a, float64 [J], each above 0.
         weights: w, float64 [J], positive, of sum 1.
         dim: D.
-        tolerance: wanted ``error_bound``; with MAX_TERMS terms it may still be above it.
+        tolerance: wanted ``error_bound``; after FIT_TERMS it may still be above it.
 
     Attributes:
         constant: the mean over both, ``E k(Y, Y')``.
@@ -66,33 +67,43 @@ class KernelMean:
         self.centre, self.dim = target.mean, dim
         self.constant = self._mean_of_both(target, rates, weights, dim)
         self.low, self.high = reach(target)
-        angles = np.pi * (np.arange(MAX_TERMS) + 0.5) / MAX_TERMS
+        # The parabola of a normal target of the same variance; heavier tails fall more slowly.
+        ends = np.array([self.low, 0.0, self.high])
+        *falls, top = np.log(_factors(target, rates, ends + self.centre)).T[[0, 2, 1]]
+        slowest = np.min([(top - fall) / end**2 for fall, end in zip(falls, ends[[0, 2]])], axis=0)
+        self.curvature = np.minimum(rates / (1 + 2 * rates * target.variance), slowest)
+        self.weights = weights
+        for terms in FIT_TERMS:
+            self._fit(target, rates, terms, tolerance)
+            if self.error_bound <= tolerance:
+                break
+        self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+
+    def _fit(
+        self, target: GeneralizedGaussian, rates: np.ndarray, most: int, tolerance: float
+    ) -> None:
+        """The shortest expansion within the tolerance, of at most so many terms."""
+        angles = np.pi * (np.arange(most) + 0.5) / most
         nodes = np.concatenate((np.cos(angles), np.linspace(-1, 1, CHECK_POINTS)))
         at = (self.low + self.high) / 2 + (self.high - self.low) / 2 * nodes
         factors = _factors(target, rates, at + self.centre)  # [J, points]
-        # The parabola of a normal target of the same variance; heavier tails fall more slowly.
-        curvature = rates / (1 + 2 * rates * target.variance)
-        ends = np.array([self.low, self.high])
-        falls = np.log(factors.max(1)[:, None] / _factors(target, rates, ends + self.centre))
-        curvature = np.minimum(curvature, (falls / ends**2).min(1))
-        left = np.log(factors) + curvature[:, None] * at**2
-        fitted, left = left[:, :MAX_TERMS], left[:, MAX_TERMS:]
-        factors = factors[:, MAX_TERMS:]
-        degrees = np.arange(MAX_TERMS)
-        coefficients = fitted @ np.cos(angles[:, None] * degrees) * (2 / MAX_TERMS)
+        left = np.log(factors) + self.curvature[:, None] * at**2
+        fitted, left, factors = left[:, :most], left[:, most:], factors[:, most:]
+        degrees = np.arange(most)
+        coefficients = fitted @ np.cos(angles[:, None] * degrees) * (2 / most)
         coefficients[:, 0] /= 2
-        basis = np.cos(degrees[:, None] * np.arccos(nodes[MAX_TERMS:]))
-        for terms in range(1, MAX_TERMS + 1):
-            error = np.abs(coefficients[:, :terms] @ basis[:terms] - left)
+        basis = np.cos(degrees[:, None] * np.arccos(nodes[most:]))
+        found = np.zeros_like(left)
+        for terms in range(1, most + 1):
+            found += coefficients[:, terms - 1, None] * basis[terms - 1]
+            error = np.minimum(np.abs(found - left), 1)
             # One factor at a time goes from the true one to the fitted.
-            change = (factors * np.expm1(np.minimum(error, 1))).max(1)
-            other = (factors * np.exp(np.minimum(error, 1))).max(1).clip(max=1) ** (dim - 1)
-            self.error_bound = float(weights @ (dim * change * other))
+            change = (factors * np.expm1(error)).max(1)
+            other = (factors * np.exp(error)).max(1).clip(max=1) ** (self.dim - 1)
+            self.error_bound = float(self.weights @ (self.dim * change * other))
             if self.error_bound <= tolerance:
                 break
         self.coefficients = coefficients[:, :terms]
-        self.curvature, self.weights = curvature, weights
-        self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
     @staticmethod
     def _mean_of_both(

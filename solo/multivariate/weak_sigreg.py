@@ -29,7 +29,7 @@ class WeakSIGReg(MultivariateTest):
         >>> generator = torch.Generator().manual_seed(0)
         >>> x = torch.randn(200, 3, generator=generator)
         >>> [f'{WeakSIGReg()(sample).item():.2g}' for sample in (x, 1.5 * x)]
-        ['0.17', '2.2']
+        ['0.2', '2.3']
     """
 
     def __init__(self, sketch_dim: int = 64, squared: bool = False, seed: int = 0) -> None:
@@ -41,9 +41,11 @@ class WeakSIGReg(MultivariateTest):
 
     def forward(self, x: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """[..., N, D] -> [...]."""
-        if x.ndim < 2 or x.shape[-2] * distributed.world_size() < 2:
-            raise ValueError(f"samples of shape {tuple(x.shape)}; expected [..., N, D], N above 1")
+        if x.ndim < 2:
+            raise ValueError(f"Expected 2D input [N, D], or batches of it, not {tuple(x.shape)}")
         count, dim = x.shape[-2] * distributed.world_size(), x.shape[-1]
+        if count < 2:
+            raise ValueError(f"the samples have shape {tuple(x.shape)}; at least 2 are needed")
         step = self.steps.named(step)
         if dim > self.sketch_dim:
             generator = rng.generator(self.seed, "sketch", *step, device=x.device)

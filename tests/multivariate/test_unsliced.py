@@ -134,13 +134,14 @@ def test_marginals_of_a_normal_target_are_epps_pulley() -> None:
     torch.testing.assert_close(MarginalMatching(GeneralizedGaussian(2.0))(x), expected)
 
 
-# Samples and slices; with more dimensions fewer slices give the same error.
-SIZES = [(64, 16, 2000), slow(2, 16, 100_000), slow(64, 16, 100_000)]
-SIZES += [slow(512, 8, 100_000), slow(2048, 8, 100_000)]
+# Target, dimensions, samples, slices. (With 100,000 slices everywhere they pass as well.)
+CASES = [(name, 64, 16, 2000) for name in SOME]
+CASES += [slow(name, dim, 16, 100_000) for name in TARGETS for dim in (2, 64)]
+CASES += [slow(name, 512, 8, 10_000) for name in TARGETS]
+CASES += [slow(name, 2048, 8, 50_000) for name in SOME]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dim, samples, slices", SIZES)
+@pytest.mark.parametrize("name, dim, samples, slices", CASES)
 def test_many_slices_come_near(name: str, dim: int, samples: int, slices: int) -> None:
     """Value and gradient within the Monte Carlo error of the slices, t integrated finely."""
     target = TARGETS[name]
@@ -148,7 +149,7 @@ def test_many_slices_come_near(name: str, dim: int, samples: int, slices: int) -
     reg = UnslicedRDMReg(target)
     value = reg(z)
     (gradient,) = torch.autograd.grad(value, z)
-    sliced = CharacteristicRDMReg(target, num_projections=500, num_points=65, t_max=8.0)
+    sliced = CharacteristicRDMReg(target, num_projections=500, num_points=41, t_max=5.0)
     unit = sliced.epps_pulley_unit / reg.unit
     values, slopes = [], torch.zeros_like(z)
     for part in range(slices // 500):
@@ -195,7 +196,7 @@ def test_views_blocks_and_half_precision(monkeypatch: pytest.MonkeyPatch) -> Non
     (again,) = torch.autograd.grad(sum(parts), z)
     torch.testing.assert_close(again, gradient)
     assert test(z.bfloat16()).dtype == torch.float32
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match="Expected 2D"):
         test(z[0, 0])
 
 

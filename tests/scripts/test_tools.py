@@ -147,3 +147,14 @@ def test_the_comparison_of_what_was_measured(tmp_path: Path, script: Command) ->
         found = {(row["recipe"], int(row["seed"])): row for row in csv.DictReader(file)}
     assert {key: float(row["10 shots"]) for key, row in found.items()} == measured
     assert (tmp_path / "out/comparison.png").stat().st_size > 1000
+
+
+def test_slice_noise(tmp_path: Path, script: Command) -> None:
+    """More slices are less off, and the figure is drawn."""
+    words = ("--out", tmp_path, "--dims", "16", "24", "--counts", "16", "1024")
+    done = script("scripts/utils/slice_noise.py", *words)
+    lines = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [line[1].strip() for line in lines[1:]] == ["random", "structured"] * 2
+    for _, _, few, many in lines[1:]:
+        assert float(many.strip(" %")) < 0.5 * float(few.strip(" %"))
+    assert (tmp_path / "slices.png").stat().st_size > 10_000

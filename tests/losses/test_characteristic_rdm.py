@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import rows, tiny
+from helpers import rows, slow, tiny
 from torch.nn.parallel import DistributedDataParallel
 
 from solo.config import ConfigError
@@ -152,7 +152,7 @@ def test_lpjepa_from_both_methods(tmp_path: Path) -> None:
     assert found["lejepa"] == pytest.approx(64 * unit * found["rectified_lpjepa"], rel=1e-4)
 
 
-@pytest.mark.parametrize("method", ["lejepa", "rectified_lpjepa"])
+@pytest.mark.parametrize("method", ["rectified_lpjepa", slow("lejepa")])
 def test_the_unsliced_form_trains_in_the_same_unit(
     method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,7 +207,7 @@ def test_impossible_options(method: str, kwargs: dict[str, object], message: str
 
 
 @pytest.mark.parametrize(
-    "test", ["anderson_darling", "vcreg", "bhep", "hz", "stein", "weak_sigreg"]
+    "test", ["anderson_darling", slow("vcreg"), slow("bhep"), "hz", slow("stein"), "weak_sigreg"]
 )
 def test_any_test_trains(test: str, tmp_path: Path) -> None:
     options = tiny(tmp_path, method="lejepa", max_epochs=1, knn_eval={"enabled": False})

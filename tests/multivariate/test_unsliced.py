@@ -162,7 +162,7 @@ def test_many_slices_come_near(name: str, dim: int, samples: int, slices: int) -
     assert off < 3 * (dim / slices) ** 0.5 + 2e-3
 
 
-@pytest.mark.parametrize("dim", [1, 3, 20])
+@pytest.mark.parametrize("dim", [slow(1), slow(3), 20])
 def test_gradcheck(dim: int) -> None:
     for target in (TARGETS["normal"], TARGETS["rectified laplace, l0 0.25"]):
         test = UnslicedEppsPulley(target)

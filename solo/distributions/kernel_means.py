@@ -73,26 +73,39 @@ class KernelMean:
         slowest = np.min([(top - fall) / end**2 for fall, end in zip(falls, ends[[0, 2]])], axis=0)
         self.curvature = np.minimum(rates / (1 + 2 * rates * target.variance), slowest)
         self.weights = weights
+        check = np.linspace(-1, 1, CHECK_POINTS)
+        wanted = self._remainder(target, rates, check)
         for terms in FIT_TERMS:
-            self._fit(target, rates, terms, tolerance)
+            self._fit(target, rates, terms, tolerance, check, *wanted)
             if self.error_bound <= tolerance:
                 break
         self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
+    def _remainder(
+        self, target: GeneralizedGaussian, rates: np.ndarray, place: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """g, and its logarithm less the parabola [J, points], at places of [-1, 1]."""
+        at = (self.low + self.high) / 2 + (self.high - self.low) / 2 * place
+        factors = _factors(target, rates, at + self.centre)
+        return factors, np.log(factors) + self.curvature[:, None] * at**2
+
     def _fit(
-        self, target: GeneralizedGaussian, rates: np.ndarray, most: int, tolerance: float
+        self,
+        target: GeneralizedGaussian,
+        rates: np.ndarray,
+        most: int,
+        tolerance: float,
+        check: np.ndarray,
+        factors: np.ndarray,
+        left: np.ndarray,
     ) -> None:
-        """The shortest expansion within the tolerance, of at most so many terms."""
+        """The shortest expansion of at most so many terms that is within the tolerance."""
         angles = np.pi * (np.arange(most) + 0.5) / most
-        nodes = np.concatenate((np.cos(angles), np.linspace(-1, 1, CHECK_POINTS)))
-        at = (self.low + self.high) / 2 + (self.high - self.low) / 2 * nodes
-        factors = _factors(target, rates, at + self.centre)  # [J, points]
-        left = np.log(factors) + self.curvature[:, None] * at**2
-        fitted, left, factors = left[:, :most], left[:, most:], factors[:, most:]
+        _, fitted = self._remainder(target, rates, np.cos(angles))
         degrees = np.arange(most)
         coefficients = fitted @ np.cos(angles[:, None] * degrees) * (2 / most)
         coefficients[:, 0] /= 2
-        basis = np.cos(degrees[:, None] * np.arccos(nodes[most:]))
+        basis = np.cos(degrees[:, None] * np.arccos(check))
         found = np.zeros_like(left)
         for terms in range(1, most + 1):
             found += coefficients[:, terms - 1, None] * basis[terms - 1]

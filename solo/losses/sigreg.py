@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -69,6 +70,8 @@ def build_test(
     known: dict[str, Any] = {**UNIVARIATE_TESTS, **MULTIVARIATE_TESTS}
     if name not in known:
         raise ValueError(f"test is {name!r}; choose from {', '.join(sorted(known))}")
+    if "seed" in inspect.signature(known[name]).parameters:
+        kwargs = {"seed": seed, **kwargs}
     try:
         test = known[name](**kwargs)
     except TypeError as error:

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from solo import distributed
 from solo.distributions import GeneralizedGaussian
 from solo.multivariate import UnslicedEppsPulley
+from solo.multivariate.unsliced import FEW_COORDINATES
 from solo.univariate import EppsPulley
 from solo.univariate.characteristic import empirical_characteristic_function
 
 # What an elementwise operation costs, in multiply-adds of a matrix product; and how many of them
-# a projected sample takes a frequency, and a pair of samples. Counted, and checked by timing on
-# a CPU (docs/slices.md).
+# a projected sample takes a frequency, a pair of samples (with few features they are a mixture of
+# Gaussians), and a feature a term of the target's expansion. Counted, and held against times.
 ELEMENTWISE = 6
-SLICED_OPERATIONS, PAIR_OPERATIONS = 16, 40
+SLICED_OPERATIONS, PAIR_OPERATIONS, PAIR_OPERATIONS_OF_FEW, TERM_OPERATIONS = 16, 40, 420, 4
 
 
 class UnslicedRDMReg(nn.Module):
@@ -72,6 +73,8 @@ class MarginalMatching(nn.Module):
         target: the distribution of each coordinate.
         num_points: nodes T of the quadrature.
         t_max: upper end of its grid, in units of 1 / the target's standard deviation.
+
+    ``unit`` times N is what a small shift of all coordinates costs, as in ``CharacteristicRDMReg``.
     """
 
     weights: Tensor
@@ -83,7 +86,9 @@ class MarginalMatching(nn.Module):
         super().__init__()
         test = EppsPulley(num_points, t_max)
         self.spacing = test.spacing / target.variance**0.5
-        t = self.spacing * torch.arange(num_points, dtype=torch.float64)
+        u = test.spacing * torch.arange(num_points, dtype=torch.float64)
+        t = u / target.variance**0.5
+        self.unit = float(test.weights @ (u**2 * (-(u**2)).exp())) / target.variance
         phi = target.characteristic_function(t)
         self.register_buffer("weights", test.weights, persistent=False)
         self.register_buffer("wanted", torch.stack((phi.real, phi.imag)), persistent=False)
@@ -109,7 +114,11 @@ class CheaperForm(nn.Module):
     """
 
     def __init__(
-        self, sliced: nn.Module, unsliced: nn.Module, num_slices: int, num_points: int
+        self,
+        sliced: nn.Module,
+        unsliced: UnslicedEppsPulley | UnslicedRDMReg,
+        num_slices: int,
+        num_points: int,
     ) -> None:
         super().__init__()
         self.sliced, self.unsliced = sliced, unsliced
@@ -125,7 +134,9 @@ class CheaperForm(nn.Module):
     def takes_unsliced(self, samples: int, dim: int) -> bool:
         """Whether N samples of D features are matched without slices."""
         sliced = sliced_cost(samples, dim, self.num_slices, self.num_points)
-        return unsliced_cost(samples, dim) < sliced
+        test = self.unsliced.test if isinstance(self.unsliced, UnslicedRDMReg) else self.unsliced
+        terms = test.parts(dim)[1].coefficients.shape[1] - 1
+        return unsliced_cost(samples, dim, terms) < sliced
 
 
 def sliced_cost(samples: int, dim: int, slices: int, points: int) -> int:
@@ -133,9 +144,24 @@ def sliced_cost(samples: int, dim: int, slices: int, points: int) -> int:
     return samples * slices * (2 * dim + ELEMENTWISE * SLICED_OPERATIONS * points)
 
 
-def unsliced_cost(samples: int, dim: int) -> int:
-    """Multiply-adds of the unsliced form, forward and backward, on all processes together."""
-    return samples * samples * (2 * dim + ELEMENTWISE * PAIR_OPERATIONS)
+def unsliced_cost(samples: int, dim: int, terms: int = 0) -> int:
+    """Multiply-adds of the unsliced form, forward and backward, on all processes together.
+
+    Args:
+        samples: N.
+        dim: D.
+        terms: of the target's expansion; 0 for a normal one.
+    """
+    of_pair = PAIR_OPERATIONS if dim >= FEW_COORDINATES else PAIR_OPERATIONS_OF_FEW
+    pairs = samples * samples * (2 * dim + ELEMENTWISE * of_pair)
+    return pairs + samples * dim * terms * ELEMENTWISE * TERM_OPERATIONS
+
+
+def make_ready(loss: nn.Module, dim: int) -> None:
+    """Make what the unsliced form needs for D features now, not in the first step."""
+    for module in loss.modules():
+        if isinstance(module, UnslicedEppsPulley):
+            module.parts(dim)
 
 
 def form_taken(loss: nn.Module, samples: int, dim: int) -> list[str]:

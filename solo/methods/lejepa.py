@@ -11,11 +11,12 @@ from solo.config import fault
 from solo.data import Batch
 from solo.distributions import GeneralizedGaussian
 from solo.losses.sigreg import SIGReg, build_test, lejepa_loss
-from solo.losses.unsliced import CheaperForm, MarginalMatching, form_taken
+from solo.losses.unsliced import CheaperForm, MarginalMatching, form_taken, make_ready
 from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
 from solo.multivariate import UnslicedEppsPulley
 from solo.rng import Step
+from solo.univariate import EppsPulley
 
 
 class LeJEPAOptions(MethodOptions):
@@ -33,7 +34,7 @@ class LeJEPAOptions(MethodOptions):
     num_slices: int = Field(1024, ge=1)
     """Directions a step, for a univariate test."""
     num_points: int = Field(17, ge=2)
-    """Nodes of the quadrature of epps_pulley."""
+    """Nodes of the quadrature of epps_pulley, and of the test of each coordinate."""
     t_max: float = Field(3.0, gt=0)
     """Upper end of its grid."""
     lp_norm_parameter: float = Field(2.0, gt=0)
@@ -45,11 +46,15 @@ class LeJEPAOptions(MethodOptions):
 
     @model_validator(mode="after")
     def _buildable(self) -> LeJEPAOptions:
-        if self.test != "auto":
-            try:
-                build_test(self.test, self.all_test_kwargs())
-            except ValueError as error:
-                raise fault(str(error)) from error
+        name = "epps_pulley" if self.test == "auto" else self.test
+        try:
+            build_test(name, self.all_test_kwargs())
+        except (TypeError, ValueError) as error:
+            raise fault(str(error)) from error
+        if name == "unsliced_epps_pulley" and self.test_kwargs:
+            raise fault(f"test unsliced_epps_pulley takes no test_kwargs, not {self.test_kwargs}")
+        if name == "epps_pulley" and self.quadrature().weight_type != "gaussian":
+            raise fault("test_kwargs.weight_type of SIGReg is gaussian")
         known = ("auto", "epps_pulley", "unsliced_epps_pulley")
         for name, plain in (("lp_norm_parameter", 2), ("marginal_weight", 0)):
             value = getattr(self, name)
@@ -66,21 +71,27 @@ class LeJEPAOptions(MethodOptions):
             return self.test_kwargs
         return {"num_points": self.num_points, "t_max": self.t_max, **self.test_kwargs}
 
+    def quadrature(self) -> EppsPulley:
+        """The test of epps_pulley's nodes and range."""
+        if self.test in ("auto", "epps_pulley"):
+            return EppsPulley(**self.all_test_kwargs())
+        return EppsPulley(self.num_points, self.t_max)
+
     def target(self) -> GeneralizedGaussian:
         """The target distribution of each feature."""
         return GeneralizedGaussian(self.lp_norm_parameter)
 
     def build_regulariser(self, seed: int) -> nn.Module:
         """SIGReg, or another test in its place."""
-        kwargs = self.all_test_kwargs()
         unsliced = UnslicedEppsPulley(self.target())
         if self.test == "unsliced_epps_pulley":
             return unsliced
         if self.test not in ("auto", "epps_pulley"):
+            kwargs = self.all_test_kwargs()
             return build_test(self.test, kwargs, num_slices=self.num_slices, seed=seed)
-        points = kwargs.get("n_points", kwargs["num_points"])
+        points, t_max = self.quadrature().num_points, self.quadrature().t_max
         target = None if self.lp_norm_parameter == 2 else self.target()
-        sliced = SIGReg(self.num_slices, points, kwargs["t_max"], seed, target=target)
+        sliced = SIGReg(self.num_slices, points, t_max, seed, target=target)
         if self.test == "auto":
             return CheaperForm(sliced, unsliced, self.num_slices, points)
         return sliced
@@ -97,9 +108,11 @@ class LeJEPA(SSLMethod):
         super().__init__(*args, **kwargs)
         options = self.options
         self.sigreg = options.build_regulariser(self.config.seed)
+        make_ready(self.sigreg, self.embedding_dim)
         self.marginals: MarginalMatching | None = None
         if options.marginal_weight:
-            self.marginals = MarginalMatching(options.target(), options.num_points, options.t_max)
+            grid = options.quadrature()
+            self.marginals = MarginalMatching(options.target(), grid.num_points, grid.t_max)
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
         """Invariance to the global views' centre, and SIGReg."""

@@ -18,7 +18,7 @@ from solo.losses.unsliced import (
     MarginalMatching,
     UnslicedRDMReg,
     form_taken,
-    shift_unit,
+    make_ready,
 )
 from solo.methods.base import Loss, MethodOptions, SSLMethod
 from solo.methods.probes import Encoded
@@ -55,9 +55,9 @@ class RectifiedLpJEPAOptions(MethodOptions):
     in closed form; the latter over all directions at once; or whichever of these two takes fewer
     operations. All weigh a shift alike, so that rdm_reg_loss_weight means the same."""
     marginal_weight: float = Field(0.0, ge=0)
-    """Weight, beside RDMReg's 1, of the same match of each coordinate by itself."""
+    """Weight, beside RDMReg's 1, of matching each feature by itself (characteristic function)."""
     num_points: int = Field(17, ge=2)
-    """Nodes of the quadrature of characteristic_function."""
+    """Nodes of the quadrature of characteristic_function, and of the match of each coordinate."""
     t_max: float = Field(3.0, gt=0)
     """Upper end of its grid, in units of 1 / the target's standard deviation."""
     num_projections: int = Field(8192, ge=1)
@@ -135,10 +135,10 @@ class RectifiedLpJEPA(SSLMethod):
         options = self.options
         target = options.target()
         self.rdm_reg = options.build_regulariser(target, self.config.seed)
+        make_ready(self.rdm_reg, self.embedding_dim)
         self.marginals: MarginalMatching | None = None
         if options.marginal_weight:
             self.marginals = MarginalMatching(target, options.num_points, options.t_max)
-            self.unit = shift_unit(target)
         self.facts["expected_l0"] = target.expected_l0
 
     def compute_loss(self, encoded: Encoded, batch: Batch, step: Step) -> Loss:
@@ -149,7 +149,7 @@ class RectifiedLpJEPA(SSLMethod):
         regulariser = rdm_reg
         if self.marginals is not None:
             count = z.shape[1] * distributed.world_size()
-            terms["marginal_loss"] = self.marginals(z).mean() / (count * self.unit)
+            terms["marginal_loss"] = self.marginals(z).mean() / (count * self.marginals.unit)
             regulariser = rdm_reg + self.options.marginal_weight * terms["marginal_loss"]
         loss = weighted_sum(
             z,

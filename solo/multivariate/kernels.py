@@ -8,6 +8,7 @@ Shapes: N samples, D coordinates, J nodes.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -30,31 +31,37 @@ class KernelTest(PairwiseTest):
         ValueError: for an unknown kernel or a bandwidth not above 0.
     """
 
+    rates: Tensor
+    masses: Tensor
+
     def __init__(self, kernel: Kernel = "gaussian", bandwidth: float | None = None) -> None:
         super().__init__()
         if kernel not in ("gaussian", "imq"):
             raise ValueError(f"kernel is {kernel!r}; choose gaussian or imq")
-        if bandwidth is not None and not bandwidth > 0:
-            raise ValueError(f"bandwidth is {bandwidth}; it must be above 0")
+        if bandwidth is not None and not 0 < bandwidth < math.inf:
+            raise ValueError(f"bandwidth is {bandwidth}; it must be above 0 and finite")
         self.kernel, self.bandwidth = kernel, bandwidth
+        for name, values in zip(("rates", "masses"), mixture(kernel)):
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
     def square_of_bandwidth(self, dim: int) -> float:
         """h^2 in D dimensions."""
         return float(dim) if self.bandwidth is None else self.bandwidth**2
 
-    def mixture(self) -> tuple[np.ndarray, np.ndarray]:
-        """G, w [J]: the kernel as ``sum_j w_j exp(-G_j r^2 / (2 h^2))``.
 
-        The inverse multiquadric is a mixture over G ~ Gamma(1/2), the square of a normal variable.
-        """
-        if self.kernel == "gaussian":
-            return np.ones(1), np.ones(1)
-        nodes, weights = np.polynomial.legendre.leggauss(16)
-        edges = 6.5 * np.array([0, 1 / 64, 1 / 16, 1 / 4, 1 / 2, 1])
-        half = np.diff(edges) / 2
-        root = ((edges[:-1] + half)[:, None] + half[:, None] * nodes).ravel()
-        mass = (half[:, None] * weights).ravel() * np.exp(-(root**2))
-        return root**2, mass / mass.sum()
+def mixture(kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
+    """G, w [J]: the kernel as ``sum_j w_j exp(-G_j r^2 / (2 h^2))``.
+
+    The inverse multiquadric is a mixture over G ~ Gamma(1/2), the square of a normal variable.
+    """
+    if kernel == "gaussian":
+        return np.ones(1), np.ones(1)
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    edges = 6.5 * np.array([0, 1 / 64, 1 / 16, 1 / 4, 1 / 2, 1])
+    half = np.diff(edges) / 2
+    root = ((edges[:-1] + half)[:, None] + half[:, None] * nodes).ravel()
+    mass = (half[:, None] * weights).ravel() * np.exp(-(root**2))
+    return root**2, mass / mass.sum()
 
 
 class KernelMMD(KernelTest):
@@ -78,7 +85,7 @@ class KernelMMD(KernelTest):
         square = self.square_of_bandwidth(dim)
         r2 = squared_norms(rows, samples, -1) / (2 * square)
         pairs = (-r2).exp() if self.kernel == "gaussian" else (1 + r2).rsqrt()
-        rates, weights = (torch.from_numpy(array).to(rows) for array in self.mixture())
+        rates, weights = self.rates.to(rows), self.masses.to(rows)
         norms = rows.square().sum(-1, keepdim=True)
         single = (-norms * rates / (2 * (square + rates))).exp() * (1 + rates / square) ** (
             -dim / 2
@@ -92,7 +99,7 @@ class KernelMMD(KernelTest):
         return (1 - self._mean_of_both(dim)) / num_samples
 
     def _mean_of_both(self, dim: int) -> float:
-        rates, weights = self.mixture()
+        rates, weights = mixture(self.kernel)
         return float(weights @ (1 + 2 * rates / self.square_of_bandwidth(dim)) ** (-dim / 2))
 
 

@@ -34,8 +34,8 @@ class WeakSIGReg(MultivariateTest):
 
     def __init__(self, sketch_dim: int = 64, squared: bool = False, seed: int = 0) -> None:
         super().__init__()
-        if sketch_dim < 1:
-            raise ValueError(f"sketch_dim is {sketch_dim}; at least 1")
+        if not isinstance(sketch_dim, int) or sketch_dim < 1:
+            raise ValueError(f"sketch_dim is {sketch_dim}; it must be an integer, at least 1")
         self.sketch_dim, self.squared, self.seed = sketch_dim, squared, seed
         self.steps = rng.StepCounter()
 

@@ -21,7 +21,8 @@ from solo.distributions import (
 )
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import RDMReg
-from solo.losses.sigreg import SIGReg
+from solo.losses.sigreg import SIGReg, build_test
+from solo.losses.unsliced import MarginalMatching
 from solo.methods import resolve_config
 from solo.multivariate import RandomSlices
 from solo.pretrain import run
@@ -152,6 +153,20 @@ def test_lpjepa_from_both_methods(tmp_path: Path) -> None:
     assert found["lejepa"] == pytest.approx(64 * unit * found["rectified_lpjepa"], rel=1e-4)
 
 
+def test_a_test_of_its_own_draws_follows_the_seed() -> None:
+    assert build_test("weak_sigreg", {}, seed=7).seed == 7
+    assert build_test("weak_sigreg", {"seed": 3}, seed=7).seed == 3
+
+
+@pytest.mark.parametrize("t_max", [1.0, 3.0, 6.0])
+def test_marginals_weigh_a_shift_in_the_unit_of_their_grid(t_max: float) -> None:
+    target = GeneralizedGaussian(2.0, sigma=1.7)
+    test = MarginalMatching(target, num_points=201, t_max=t_max)
+    quantiles = torch.special.ndtri((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000) * 1.7
+    shifted = (quantiles + 0.05)[:, None]
+    assert test(shifted).item() / (4000 * test.unit) == pytest.approx(0.05**2, rel=0.01)
+
+
 @pytest.mark.parametrize("method", ["rectified_lpjepa", slow("lejepa")])
 def test_the_unsliced_form_trains_in_the_same_unit(
     method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -190,6 +205,9 @@ def test_the_unsliced_form_trains_in_the_same_unit(
         ("lejepa", {"test": "hv", "test_kwargs": {"beta": 2}}, "beta"),
         ("lejepa", {"test": "hv", "test_kwargs": {"gamma": -2}}, "gamma.* is -2"),
         ("lejepa", {"test": "hz", "lp_norm_parameter": 1.0}, "needs test auto, epps_pulley or uns"),
+        ("lejepa", {"test": "auto", "test_kwargs": {"bogus": 1}}, "bogus"),
+        ("lejepa", {"test": "unsliced_epps_pulley", "test_kwargs": {"target": 1}}, "no test_kwarg"),
+        ("lejepa", {"test_kwargs": {"weight_type": "uniform"}}, "weight_type"),
         ("lejepa", {"test": "hz", "marginal_weight": 1.0}, "marginal_weight 1 needs test auto"),
         (
             "rectified_lpjepa",

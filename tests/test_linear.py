@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import write_celeba, write_images, write_stl10
-from helpers import rows, slow, tiny, words_of
+from helpers import rows, tiny, words_of
 
 from solo import linear
 from solo.config import ConfigError, RunError
@@ -324,7 +324,8 @@ def test_raw_pixels_that_would_not_fit(
     assert [row["model"] for row in second.rows] == ["untrained network", trained.name]
 
 
-@pytest.mark.parametrize("chosen", ["backbone", slow("last_two_cls")])
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", ["backbone", "last_two_cls"])
 def test_two_processes_finetune(
     chosen: str, trained: Path, tmp_path: Path, command: Command
 ) -> None:

@@ -299,7 +299,8 @@ def test_two_processes_by_command_line(tmp_path: Path, command: Command) -> None
     assert steps == ["1", "3", "5"]
 
 
-@pytest.mark.parametrize("method", ["ijepa", slow("dino"), slow("byol")])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ijepa", "dino", "byol"])
 def test_two_processes_of_methods_with_teachers(
     method: str, tmp_path: Path, command: Command
 ) -> None:

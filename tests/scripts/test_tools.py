@@ -15,7 +15,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 import torchvision
-from helpers import ROOT, tiny
+from helpers import ROOT, slow, tiny
 from PIL import Image
 
 from solo.data.views import validation_transform
@@ -61,7 +61,7 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
     assert nothing.returncode and "no finished pretraining run" in nothing.stderr
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "resnet18", "vit_tiny"])
+@pytest.mark.parametrize("name", ["resnet10t", slow("resnet18"), "vit_tiny"])
 def test_export(name: str, tmp_path: Path, script: Command) -> None:
     """The exported network is the same without this package, to 1e-6 of its scale."""
     kwargs = {"channels": [8] * 4, "stem_type": ""} if name == "resnet10t" else {}

@@ -144,11 +144,11 @@ class KernelMean:
     def _of(self, centred: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         curvature, weights, coefficients = self._tables(centred)
         half = (self.high - self.low) / 2
-        place = centred.sub((self.low + self.high) / 2).div_(half).clamp_(-1, 1)
         inside = coefficients.shape[1] - 1
         logs = (self.dim * coefficients[:, 0]).sub(norms[:, None] * curvature)  # [N, J]
-        doubled = place * 2
         if inside:
+            place = centred.sub((self.low + self.high) / 2).div_(half).clamp_(-1, 1)
+            doubled = place * 2
             sums = [place.sum(-1)]
             older, newer = torch.ones_like(place), place.clone()
             for _ in range(1, inside):

@@ -117,8 +117,8 @@ def rows() -> Iterator[Row]:
 
 def rdm_rows(n: int, d: int, k: int, rate: float) -> Iterator[Row]:
     """RDMReg of one view: given slices, drawn slices of each kind, and in closed form."""
+    products = {"given": 3 * k, "random": 3 * k, "unsliced": 2 * n}
     for label, (ours, theirs, bound) in RDM.items():
-        products = {"given": 3 * k, "random": 3 * k, "unsliced": 2 * n}
         floor = products[ours] * 2 * n * d / rate if ours in products else None
         yield row(f"RDMReg, {label}, B {n}, D {d}, K {k}", ours, theirs, (n, d, k), floor, bound)
 

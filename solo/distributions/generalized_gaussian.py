@@ -19,6 +19,8 @@ from scipy import special
 from scipy.optimize import brentq
 from torch import Tensor
 
+from solo.distributions.quadrature import panel_rule
+
 SigmaMode = Literal["sigma_GN", "sigma_RGN"]
 
 
@@ -271,7 +273,6 @@ def _as_tensor(x: Tensor | float) -> Tensor:
 
 def _nodes(law: GeneralizedGaussian, panels: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes x and weights of Gauss–Legendre quadrature over the distribution of |Y - mu|."""
-    unit, weights = np.polynomial.legendre.leggauss(16)
     p = law.p
     # Beyond `end`, |Y - mu| / sigma has mass below 1e-17. T = v^power smooths the cusp at mu.
     end = (p * special.gammainccinv(1 / p, 1e-17)) ** (1 / p)
@@ -282,11 +283,9 @@ def _nodes(law: GeneralizedGaussian, panels: int) -> tuple[np.ndarray, np.ndarra
         cuts = np.insert(cuts, 1, abs(law.mu / law.sigma) ** (1 / power))
     edges = np.concatenate([np.linspace(a, b, panels + 1)[:-1] for a, b in pairwise(cuts)])
     edges = np.append(edges, cuts[-1])
-    half = np.diff(edges) / 2
-    v = (edges[:-1] + half)[:, None] + half[:, None] * unit
-    distance = (v**power).ravel()
-    mass = half[:, None] * weights * power * v ** (power - 1)
-    mass = mass.ravel() * np.exp(log_norm - distance**p / p) / 2
+    v, weights = panel_rule(edges, 16)
+    distance = v**power
+    mass = weights * power * v ** (power - 1) * np.exp(log_norm - distance**p / p) / 2
     y = law.mu + law.sigma * np.concatenate((-distance, distance))
     x, mass = law._apply(y), np.concatenate((mass, mass))
     inside = x == y

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from solo import distributed, rng
@@ -73,8 +72,7 @@ class CharacteristicRDMReg(nn.Module):
         u = np.arange(num_points) * test.spacing
         deviation = target.variance**0.5
         self.frequencies = u / deviation
-        shift = float(test.weights @ torch.from_numpy(u**2 * np.exp(-(u**2))))
-        self.epps_pulley_unit = shift / deviation**2
+        self.epps_pulley_unit = test.cost_of_a_shift() / deviation**2
         self.register_buffer("weights", test.weights / self.epps_pulley_unit, persistent=False)
         self._projected: Callable[[Tensor], Tensor] | None = None
 

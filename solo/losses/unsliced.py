@@ -47,20 +47,13 @@ class UnslicedRDMReg(nn.Module):
     def __init__(self, target: GeneralizedGaussian) -> None:
         super().__init__()
         self.test = UnslicedEppsPulley(target)
-        self.unit = shift_unit(target)
+        # As EppsPulley.cost_of_a_shift, on the whole line: integral of u^2 exp(-3 u^2 / 2) du.
+        self.unit = math.sqrt(2 * math.pi / 3) / 3 / target.variance
 
     def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """z [..., B, D], this process's share -> a scalar: the mean over views."""
         statistic: Tensor = self.test(z, step)
         return statistic.mean() / (z.shape[-2] * distributed.world_size() * self.unit)
-
-
-def shift_unit(target: GeneralizedGaussian) -> float:
-    """Epps–Pulley without N, per squared small shift of a normal law: 0.48 / variance.
-
-    On the whole line: ``integral of u^2 exp(-3 u^2 / 2) du``.
-    """
-    return math.sqrt(2 * math.pi / 3) / 3 / target.variance
 
 
 class MarginalMatching(nn.Module):
@@ -86,9 +79,8 @@ class MarginalMatching(nn.Module):
         super().__init__()
         test = EppsPulley(num_points, t_max)
         self.spacing = test.spacing / target.variance**0.5
-        u = test.spacing * torch.arange(num_points, dtype=torch.float64)
-        t = u / target.variance**0.5
-        self.unit = float(test.weights @ (u**2 * (-(u**2)).exp())) / target.variance
+        self.unit = test.cost_of_a_shift() / target.variance
+        t = self.spacing * torch.arange(num_points, dtype=torch.float64)
         phi = target.characteristic_function(t)
         self.register_buffer("weights", test.weights, persistent=False)
         self.register_buffer("wanted", torch.stack((phi.real, phi.imag)), persistent=False)

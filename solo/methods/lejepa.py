@@ -83,18 +83,17 @@ class LeJEPAOptions(MethodOptions):
 
     def build_regulariser(self, seed: int) -> nn.Module:
         """SIGReg, or another test in its place."""
-        unsliced = UnslicedEppsPulley(self.target())
         if self.test == "unsliced_epps_pulley":
-            return unsliced
+            return UnslicedEppsPulley(self.target())
         if self.test not in ("auto", "epps_pulley"):
-            kwargs = self.all_test_kwargs()
-            return build_test(self.test, kwargs, num_slices=self.num_slices, seed=seed)
-        points, t_max = self.quadrature().num_points, self.quadrature().t_max
+            return build_test(self.test, self.test_kwargs, num_slices=self.num_slices, seed=seed)
+        grid = self.quadrature()
         target = None if self.lp_norm_parameter == 2 else self.target()
-        sliced = SIGReg(self.num_slices, points, t_max, seed, target=target)
-        if self.test == "auto":
-            return CheaperForm(sliced, unsliced, self.num_slices, points)
-        return sliced
+        sliced = SIGReg(self.num_slices, grid.num_points, grid.t_max, seed, target=target)
+        if self.test == "epps_pulley":
+            return sliced
+        unsliced = UnslicedEppsPulley(self.target())
+        return CheaperForm(sliced, unsliced, self.num_slices, grid.num_points)
 
 
 class LeJEPA(SSLMethod):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solo.distributions.quadrature import panel_rule
 from solo.multivariate.base import PairwiseTest, squared_norms
 
 Kernel = Literal["gaussian", "imq"]
@@ -48,6 +49,11 @@ class KernelTest(PairwiseTest):
         """h^2 in D dimensions."""
         return float(dim) if self.bandwidth is None else self.bandwidth**2
 
+    def of_pairs(self, r2: Tensor, square: float) -> Tensor:
+        """f(r^2), h^2 being ``square``."""
+        scaled = r2 / (2 * square)
+        return (-scaled).exp() if self.kernel == "gaussian" else (1 + scaled).rsqrt()
+
 
 def mixture(kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
     """G, w [J]: the kernel as ``sum_j w_j exp(-G_j r^2 / (2 h^2))``.
@@ -56,11 +62,8 @@ def mixture(kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
     """
     if kernel == "gaussian":
         return np.ones(1), np.ones(1)
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    edges = 6.5 * np.array([0, 1 / 64, 1 / 16, 1 / 4, 1 / 2, 1])
-    half = np.diff(edges) / 2
-    root = ((edges[:-1] + half)[:, None] + half[:, None] * nodes).ravel()
-    mass = (half[:, None] * weights).ravel() * np.exp(-(root**2))
+    root, weights = panel_rule(6.5 * np.array([0, 1 / 64, 1 / 16, 1 / 4, 1 / 2, 1]), 16)
+    mass = weights * np.exp(-(root**2))
     return root**2, mass / mass.sum()
 
 
@@ -83,8 +86,7 @@ class KernelMMD(KernelTest):
         """A process's rows of the double sum."""
         count, dim = samples.shape[-2:]
         square = self.square_of_bandwidth(dim)
-        r2 = squared_norms(rows, samples, -1) / (2 * square)
-        pairs = (-r2).exp() if self.kernel == "gaussian" else (1 + r2).rsqrt()
+        pairs = self.of_pairs(squared_norms(rows, samples, -1), square)
         rates, weights = self.rates.to(rows), self.masses.to(rows)
         norms = rows.square().sum(-1, keepdim=True)
         single = (-norms * rates / (2 * (square + rates))).exp() * (1 + rates / square) ** (
@@ -123,11 +125,10 @@ class KernelStein(KernelTest):
         count, dim = samples.shape[-2:]
         square = self.square_of_bandwidth(dim)
         r2 = squared_norms(rows, samples, -1)
+        value = self.of_pairs(r2, square)
         if self.kernel == "gaussian":
-            value = (-r2 / (2 * square)).exp()
             slope, bend = -value / (2 * square), value / (4 * square**2)
         else:
-            value = (1 + r2 / (2 * square)).rsqrt()
             slope, bend = -(value**3) / (4 * square), value**5 * (3 / (16 * square**2))
         stein = rows @ samples.mT * value + 2 * (r2 - dim) * slope - 4 * r2 * bend
         return stein.sum((-2, -1)) / count**2

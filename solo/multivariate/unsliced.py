@@ -31,6 +31,7 @@ from torch.autograd.function import once_differentiable
 from solo import distributed
 from solo.distributions import GeneralizedGaussian
 from solo.distributions.kernel_means import KernelMean
+from solo.distributions.quadrature import panel_rule
 from solo.multivariate.base import MultivariateTest
 
 # Panels of the mixture's nodes, as fractions of its range: features of a hundredth of the target's
@@ -115,6 +116,7 @@ def _parts(
     return RadialKernel(dim, target.variance), cross
 
 
+@lru_cache(maxsize=64)
 def direction_mixture(dim: int) -> tuple[np.ndarray, np.ndarray]:
     """a, w with ``sum_j w_j exp(-a_j r^2) = E exp(-U r^2 / 2)``, U ~ Beta(1/2, (D - 1) / 2).
 
@@ -123,11 +125,8 @@ def direction_mixture(dim: int) -> tuple[np.ndarray, np.ndarray]:
     if dim == 1:
         return np.array([0.5]), np.array([1.0])
     end = min(math.pi / 2, math.sqrt(80 / max(dim - 2, 1)))
-    nodes, weights = np.polynomial.legendre.leggauss(NODES_PER_PANEL)
-    edges = end * np.array(PANELS)
-    half = np.diff(edges) / 2
-    angle = ((edges[:-1] + half)[:, None] + half[:, None] * nodes).ravel()
-    mass = (half[:, None] * weights).ravel() * np.cos(angle) ** (dim - 2)
+    angle, weights = panel_rule(end * np.array(PANELS), NODES_PER_PANEL)
+    mass = weights * np.cos(angle) ** (dim - 2)
     return np.sin(angle) ** 2 / 2, mass / mass.sum()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,6 +86,11 @@ class EppsPulley(UnivariateTest):
     def weight_function(self, t: Tensor) -> Tensor:
         """w(t), elementwise."""
         return torch.ones_like(t) if self.weight_type == "uniform" else torch.exp(-(t**2) / 2)
+
+    def cost_of_a_shift(self) -> float:
+        """``integral of u^2 exp(-u^2) w(u) du``: what a small shift costs, per N and its square."""
+        u = np.arange(self.num_points) * self.spacing
+        return float(self.weights @ torch.from_numpy(u**2 * np.exp(-(u**2))))
 
     @staticmethod
     def empirical_cf(x: Tensor, t: Tensor) -> Tensor:

@@ -15,10 +15,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 import torchvision
+import yaml
 from helpers import ROOT, slow, tiny
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from solo.data.views import validation_transform
+from solo.methods import resolve_config
 from solo.pretrain import run
 from solo.runs.networks import load_encoder
 
@@ -128,25 +131,62 @@ def test_features_of_a_folder(
     assert failed.returncode and str(victim) in failed.stderr
 
 
-def test_the_comparison_of_what_was_measured(tmp_path: Path, script: Command) -> None:
+def test_a_table_of_what_was_measured(tmp_path: Path, script: Command) -> None:
     """Runs that are there are not repeated; the table has their means and deviations."""
     measured = {("vicreg", 5): 96.0, ("vicreg", 1): 93.0, ("ncl", 5): 80.0, ("ncl", 1): 80.5}
-    for (recipe, seed), value in measured.items():
-        folder = tmp_path / "work" / f"{recipe}-{seed}-30"
+    for (row, seed), value in measured.items():
+        folder = tmp_path / "work" / f"{row}-{seed}"
         folder.mkdir(parents=True)
-        row = {"10 shots": value, "1 shot": 50.0, "all": 99.0, "kNN": 98.0, "l0": 1.0, "minutes": 2}
-        (folder / "measured.json").write_text(json.dumps(row))
-    words = ("--seeds", "5", "1", "--methods", "vicreg", "ncl")
-    places = ("--work", tmp_path / "work", "--out", tmp_path / "out")
-    done = script("scripts/utils/compare.py", *words, *places)
-    text = (tmp_path / "out/comparison.md").read_text()
+        found = {"shots/10": value, "shots/1": 50.0, "shots/all": 99.0, "val_knn_acc1": 98.0}
+        found |= {"val_l0_sparsity_metric": 1.0, "minutes": 2}
+        (folder / "measured.json").write_text(json.dumps(found))
+    words = ("--seeds", "5", "1", "--rows", "vicreg", "ncl")
+    places = ("--work", tmp_path / "work", "--out", tmp_path / "out/table")
+    done = script("scripts/utils/reproduce.py", "digits", *words, *places)
+    text = (tmp_path / "out/table.md").read_text()
     assert text in done.stdout
     assert "| vicreg | 50.0 ± 0.0 | 94.5 ± 2.1 |" in text  # 3 / sqrt(2)
     assert "| ncl | 50.0 ± 0.0 | 80.2 ± 0.4 |" in text
-    with (tmp_path / "out/comparison.csv").open() as file:
-        found = {(row["recipe"], int(row["seed"])): row for row in csv.DictReader(file)}
-    assert {key: float(row["10 shots"]) for key, row in found.items()} == measured
-    assert (tmp_path / "out/comparison.png").stat().st_size > 1000
+    with (tmp_path / "out/table.csv").open() as file:
+        cells = {(row["row"], int(row["seed"])): row for row in csv.DictReader(file)}
+    assert {key: float(row["10 shots"]) for key, row in cells.items()} == measured
+    assert (tmp_path / "out/table.png").stat().st_size > 1000
+
+
+def test_a_table_that_asks_for_what_there_is_not(script: Command) -> None:
+    """Unknown tables and rows, and words that are none, are named with what there is."""
+    for words, said in (
+        (("digit",), "no table digit; scripts/tables has digits, "),
+        (("digits", "--rows", "vicregs"), "no row vicregs, but barlow_twins, "),
+        (("digits", "devices"), "devices is no key=value"),
+    ):
+        done = script("scripts/utils/reproduce.py", *words, check=False)
+        assert done.returncode and said in done.stderr.replace("\n", " "), done.stderr
+
+
+@pytest.mark.parametrize("table", sorted(path.stem for path in (ROOT / "scripts/tables").glob("*")))
+def test_rows_of_tables_are_runs(table: str) -> None:
+    """Each row's recipe and overrides make a valid config, and its columns are there to be had."""
+    content = yaml.safe_load((ROOT / f"scripts/tables/{table}.yaml").read_text())
+    for name, row in content["rows"].items():
+        words = [*content["overrides"], *row.get("overrides", [])]
+        with initialize_config_dir(str(ROOT / content["recipes"]), version_base="1.3"):
+            config = resolve_config(compose(row.get("recipe", name), words))
+        assert config.max_epochs > 0
+        assert not set(row.get("published", {})) - set(content["columns"])
+
+
+@slow
+def test_a_table_is_trained(tmp_path: Path, script: Command) -> None:
+    """Two rows of another kind than each other are trained, evaluated, and not trained again."""
+    words = ("digits", "--rows", "vicreg", "ijepa", "--seeds", "3")
+    places = ("--work", tmp_path / "work", "--out", tmp_path / "table")
+    short = ("max_epochs=1", "scheduler.warmup_epochs=0")
+    first = script("scripts/utils/reproduce.py", *words, *places, *short)
+    names = [line.split("|")[1].strip() for line in first.stdout.splitlines() if "|" in line]
+    assert names[2:] == ["untrained ViT", "vicreg", "ijepa"]
+    again = script("scripts/utils/reproduce.py", *words, *places, *short)
+    assert first.stdout.splitlines()[-5:] == again.stdout.splitlines()[-5:]
 
 
 def test_slice_noise(tmp_path: Path, script: Command) -> None:

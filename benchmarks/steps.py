@@ -20,7 +20,8 @@ from benchmarks.measure import Row, device, side_by_side, synchronise
 from benchmarks.recipes import compose
 from solo.config import Augmentation
 from solo.data import ImageData
-from solo.data.batches import Batch, SampleKey, TrainingViews, join_resolutions
+from solo.data.batches import Batch, SampleKey, TrainingViews
+from solo.data.deferred import join_resolutions
 from solo.data.sources import ArraySource, ImageSource
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.methods.probes import global_means, probe_loss, score

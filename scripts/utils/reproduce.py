@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import subprocess
 import sys
 import time
@@ -89,7 +90,7 @@ def measure(table: Table, row: Row, recipe: str, seed: int, folder: Path, words:
     done = folder / "measured.json"
     if done.is_file():
         return
-    place = [f"checkpoint.dir={folder}", f"seed={seed}"]
+    place = [f"checkpoint.dir='{folder}'", f"seed={seed}"]
     recipes = ["--config-path", str(ROOT / table.recipes), "--config-name", recipe]
     start, whole = time.monotonic(), not folder.exists()
     if not _finished(folder):
@@ -102,7 +103,7 @@ def measure(table: Table, row: Row, recipe: str, seed: int, folder: Path, words:
     found = times | last
     if table.evaluation is not None:
         extra = [f"few_shot.baselines={bool(row.floors)}"] if _few_shot(table) else []
-        _call("main_linear.py", *table.evaluation, *place, f"pretrained={run}", *extra)
+        _call("main_linear.py", *table.evaluation, *place, f"pretrained='{run}'", *extra)
         found |= _evaluated(folder, run.name)
     done.write_text(json.dumps(found))
 
@@ -186,8 +187,8 @@ def write(table: Table, found: Mapping[str, Sequence[Measured]], out: Path) -> s
         writer.writerow(["row", "seed", *table.columns])
         for name, values in found.items():
             for value in values:
-                cells = [value.get(source, "") for source in table.columns.values()]
-                writer.writerow([name, int(value["seed"]), *cells])
+                found_here = [value.get(source, "") for source in table.columns.values()]
+                writer.writerow([name, int(value["seed"]), *found_here])
     if table.figure is not None and any(found.values()):
         figure(table, found).savefig(out.with_suffix(".png"), dpi=110)
     return "\n".join(lines)
@@ -259,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = ""
     for name, seed in track(jobs, "Training"):
         row = table.rows[name]
-        folder = work / f"{name.replace(' ', '_')}-{seed}"
+        folder = work / "-".join([*re.findall(r"[\w.]+", name), str(seed)])
         measure(table, row, row.recipe or name, seed, folder, options.words)
         found[name].append({"seed": seed, **json.loads((folder / "measured.json").read_text())})
         text = write(table, found, out)

@@ -15,7 +15,8 @@ from torchvision.transforms.v2 import functional as TF
 
 from solo import rng
 from solo.config import Augmentation
-from solo.data.plans import NUMBERS, ViewPlan, plan_views
+from solo.data.deferred import Unfinished, defer, join_resolutions, make_views
+from solo.data.plans import NUMBERS, ViewPlan, join_plans, plan_views
 from solo.data.sources import BadImageError, ImageSource
 from solo.data.views import validation_transform
 
@@ -122,21 +123,6 @@ class ValidationSampler(Sampler[list[SampleKey]]):
             yield keys or [SampleKey(0, 0, padding=True)]
 
 
-class Unfinished(NamedTuple):
-    """A batch whose views are still to be made, on the training device.
-
-    ``crops``: for each recipe uint8 [V B, 3, size, size], or none where the device holds the
-    images; ``plans``: for each recipe, of V B views, view by view; the others as in
-    :class:`Batch`.
-    """
-
-    crops: list[Tensor]
-    plans: list[ViewPlan]
-    labels: Tensor
-    indices: Tensor
-    skipped: int = 0
-
-
 class ResumableLoader(DataLoader["Batch | Unfinished"]):
     """A loader whose sampler knows where to go on; this tells Lightning so."""
 
@@ -174,7 +160,7 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         source: the images.
         recipes: ``augmentations``.
         seed: the run's seed.
-        defer: leave what can be done in batches to :func:`finish_batch`.
+        defer: leave what can be done in batches to the training device.
         skip_bad: take the next image in place of one that cannot be read.
     """
 
@@ -198,8 +184,9 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         numbers = list(zip(self.recipes, self._numbers(keys)))
         if self.defer:
             plans = [plan_views(recipe, u, *loaded.sizes(len(u))) for recipe, u in numbers]
+            plans = join_plans(plans)
             crops = [_crop_files(loaded.files, plan) for plan in plans if loaded.files]
-            return Unfinished(crops, plans, labels, loaded.indices, loaded.skipped)
+            return defer(crops, plans, labels, loaded.indices, loaded.skipped)
         views = [self._views(loaded, recipe, u) for recipe, u in numbers]
         return Batch(join_resolutions(views), labels, loaded.indices, loaded.skipped)
 
@@ -252,40 +239,6 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
             found.append(rng.uniforms(self.seed, "views", items, NUMBERS))
             first += recipe.num_crops
         return found
-
-
-def finish_batch(unfinished: Unfinished, images: Tensor | None) -> Batch:
-    """Make the views that :class:`TrainingViews` deferred.
-
-    Args:
-        unfinished: its tensors on the training device.
-        images: the whole data set there, or None where the batch brings its crops.
-    """
-    views = []
-    for number, plan in enumerate(unfinished.plans):
-        count = len(plan.boxes) // len(unfinished.indices)
-        if images is not None:
-            made = make_views(images[unfinished.indices.repeat(count)], plan)
-        else:
-            made = plan.finish(unfinished.crops[number].float())
-        views.append(made.unflatten(0, (count, -1)))
-    return Batch(join_resolutions(views), *unfinished[2:])
-
-
-def make_views(images: Tensor, plan: ViewPlan) -> Tensor:
-    """uint8 [n, 1 or 3, H, W] -> uint8 [n, 3, size, size]."""
-    cropped = plan.crop(images)
-    if not plan.turns:  # grey images stay in one channel up to here
-        return plan.finish(cropped).expand(-1, 3, -1, -1)
-    return plan.finish(cropped.expand(-1, 3, -1, -1).contiguous())
-
-
-def join_resolutions(views: Sequence[Tensor]) -> list[Tensor]:
-    """Views of each recipe [V, B, 3, H, W] -> of each resolution, the first recipe's first."""
-    by_size: dict[int, list[Tensor]] = {}
-    for part in views:
-        by_size.setdefault(part.shape[-1], []).append(part)
-    return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in by_size.values()]
 
 
 def _crop_files(images: Sequence[Tensor], plan: ViewPlan) -> Tensor:

@@ -15,12 +15,11 @@ from solo.data.batches import (
     ResumableLoader,
     TrainingSampler,
     TrainingViews,
-    Unfinished,
     ValidationSampler,
     ValidationViews,
-    finish_batch,
 )
 from solo.data.datasets import dataset_spec, label_facts, load_splits
+from solo.data.deferred import Unfinished, finish_views
 from solo.data.sources import labelled_part
 
 
@@ -98,15 +97,14 @@ class ImageData(pl.LightningDataModule):
             views = [view.to(device, non_blocking=True) for view in batch.views]
             labels, indices = (x.to(device, non_blocking=True) for x in batch[1:3])
             return Batch(views, labels, indices, batch.skipped)
-        crops = [crop.to(device, non_blocking=True) for crop in batch.crops]
-        labels, indices = (x.to(device, non_blocking=True) for x in batch[2:4])
-        if not crops and (self._resident is None or self._resident.device != device):
-            assert self.train.images is not None
-            self._resident = self.train.images.to(device)
-        return finish_batch(
-            Unfinished(crops, batch.plans, labels, indices, batch.skipped),
-            None if crops else self._resident,
-        )
+        there, images = batch.to(device), None
+        if not batch.crops:
+            if self._resident is None or self._resident.device != device:
+                assert self.train.images is not None
+                self._resident = self.train.images.contiguous().to(device)
+            images = self._resident
+        views = finish_views(there, images)
+        return Batch(views, there.labels, there.indices, there.skipped)
 
     def augments_on_device(self) -> bool:
         """Whether views are made on the training device."""

@@ -6,6 +6,7 @@ nothing back from the device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,12 @@ from solo.data.crops import FLIP, crop_and_resize, crop_boxes
 from solo.data.operations import NUMBERS, OPERATIONS, Turn
 from solo.data.operations.base import apply_turns
 
-__all__ = ["NUMBERS", "ViewPlan", "plan_views"]
+__all__ = ["NUMBERS", "ViewPlan", "join_plans", "plan_views"]
 
 
 @dataclass(frozen=True)  # loaders make tensors of a NamedTuple's arrays
 class ViewPlan:
-    """Parameters of n views of one recipe.
+    """Parameters of n views of one size.
 
     ``size``: of the views, in pixels; ``boxes``: [n, 4], top, left, height and width of the crop;
     ``flip``: bool [n]; ``turns``: what operations do, in order.
@@ -60,3 +61,22 @@ def plan_views(
         uniforms[:, FLIP] < recipe.horizontal_flip.chance,
         [turn for each in turns for turn in each],
     )
+
+
+def join_plans(plans: Sequence[ViewPlan]) -> list[ViewPlan]:
+    """Plans of each recipe -> of each size, the first recipe's first."""
+    by_size: dict[int, list[ViewPlan]] = {}
+    for plan in plans:
+        by_size.setdefault(plan.size, []).append(plan)
+    return [_joined(parts) for parts in by_size.values()]
+
+
+def _joined(plans: Sequence[ViewPlan]) -> ViewPlan:
+    if len(plans) == 1:
+        return plans[0]
+    turns, first = [], 0
+    for plan in plans:
+        turns += [turn._replace(views=turn.views + first) for turn in plan.turns]
+        first += len(plan.boxes)
+    boxes, flip = (np.concatenate(x) for x in zip(*((p.boxes, p.flip) for p in plans)))
+    return ViewPlan(plans[0].size, boxes, flip, turns)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from solo.distributions.generalized_gaussian import GeneralizedGaussian
+from solo.distributions.placed import Placed
 
 # Features further out than the target's quantile of this are treated as if at it, parabola aside.
 BEYOND_REACH = 1e-7
@@ -79,7 +80,7 @@ class KernelMean:
             self._fit(target, rates, terms, tolerance, check, *wanted)
             if self.error_bound <= tolerance:
                 break
-        self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+        self._constants = Placed(self.curvature, self.weights, self.coefficients)
 
     def _remainder(
         self, target: GeneralizedGaussian, rates: np.ndarray, place: np.ndarray
@@ -142,7 +143,7 @@ class KernelMean:
         return torch.cat(values), torch.cat(gradients)
 
     def _of(self, centred: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
-        curvature, weights, coefficients = self._tables(centred)
+        curvature, weights, coefficients = self._constants.at(centred.device, centred.dtype)
         half = (self.high - self.low) / 2
         inside = coefficients.shape[1] - 1
         logs = (self.dim * coefficients[:, 0]).sub(norms[:, None] * curvature)  # [N, J]
@@ -168,14 +169,6 @@ class KernelMean:
             # Outside, the expansion stands still.
             gradient.add_(newer.mul_(place.abs_() < 1))
         return shares.sum(-1), gradient
-
-    def _tables(self, like: Tensor) -> tuple[Tensor, ...]:
-        """Curvature, weights and coefficients where they are needed; copied there once."""
-        place = (like.device, like.dtype)
-        if place not in self._placed:
-            arrays = (self.curvature, self.weights, self.coefficients)
-            self._placed[place] = tuple(torch.from_numpy(array).to(like) for array in arrays)
-        return self._placed[place]
 
 
 def reach(target: GeneralizedGaussian) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from scipy import special
 from torch import Tensor
 
 from solo.distributions.generalized_gaussian import GeneralizedGaussian
+from solo.distributions.placed import Placed
 
 # A random slice has a coordinate beyond `reach` with this probability; it is cut off there.
 BEYOND_REACH = 1e-9
@@ -40,7 +41,7 @@ FIT_POINTS = 1025
 INSIDE = 0.999
 
 # Numbers in work at a time while sums over coordinates are formed: they should stay in the cache.
-CHUNK = 2**18
+CHUNK, GPU_CHUNK = 2**18, 2**26
 
 
 def product_characteristic_function(
@@ -82,6 +83,7 @@ class TabulatedProduct:
         self.end = float(frequencies[-1] * self.reach)
         self.grid = np.linspace(0, self.end, TABLE_SIZE + 1)
         self.phi = target.characteristic_function(torch.from_numpy(self.grid)).numpy()
+        self._table = Placed(np.stack((self.phi.real, self.phi.imag), axis=-1))
         # Linear interpolation: h^2 / 8 |phi''| a factor, and |phi''| <= E X^2.
         second = target.variance + target.mean**2
         self.error_bound = float((self.end / TABLE_SIZE) ** 2 / 8 * second * dim)
@@ -92,7 +94,7 @@ class TabulatedProduct:
         return torch.cat([self._evaluate(part) for part in _chunks(slices)], dim=-1)
 
     def _evaluate(self, slices: Tensor) -> Tensor:
-        table = torch.view_as_real(torch.from_numpy(self.phi).to(slices.device))
+        (table,) = self._table.at(slices.device, torch.float64)
         step = self.end / TABLE_SIZE
         values = []
         for t in self.frequencies:
@@ -145,6 +147,8 @@ class ExpandedProduct:
         self.coefficients = np.zeros((len(self.frequencies), terms), dtype=complex)
         self.coefficients[:, 0::2] = fits[0]
         self.coefficients[:, 1::2] = 1j * fits[1]
+        shift = self.mean * self.frequencies[:, None]
+        self._constants = Placed(self.coefficients.real, self.coefficients.imag, shift)
 
     def _ratio(self, table: TabulatedProduct, at: np.ndarray) -> np.ndarray:
         """(log phi(s) - i mean s) / s^2, by which g_t(c) = t^2 ratio(t c)."""
@@ -168,7 +172,11 @@ class ExpandedProduct:
         return torch.cat([self._evaluate(part) for part in _chunks(slices)], dim=-1)
 
     def _evaluate(self, slices: Tensor) -> Tensor:
-        # sum_j c_j^2 T_m(c_j / reach) by the recurrence of Chebyshev polynomials.
+        return self.of_sums(*self.sums(slices))
+
+    def sums(self, slices: Tensor) -> tuple[Tensor, Tensor]:
+        """``sum_j c_j^2 T_m(c_j / reach)``, [M, K], and ``sum_j c_j``, [K]."""
+        # By the recurrence of Chebyshev polynomials.
         doubled = (slices * (2 / self.reach)).clamp_(-2, 2)
         older = slices.square()
         newer = older * doubled / 2
@@ -176,16 +184,17 @@ class ExpandedProduct:
         for _ in range(2, self.coefficients.shape[-1]):
             older, newer = newer, torch.addcmul(older.neg_(), newer, doubled, out=older)
             sums.append(newer.sum(-1))
-        basis = torch.stack(sums)  # [M, K]
-        real, imaginary = (
-            torch.from_numpy(np.ascontiguousarray(part)).to(basis)
-            for part in (self.coefficients.real, self.coefficients.imag)
-        )
-        t = torch.from_numpy(self.frequencies).to(basis)
-        phase = torch.addcmul(imaginary @ basis, self.mean * t[:, None], slices.sum(-1))
+        return torch.stack(sums), slices.sum(-1)
+
+    @torch.no_grad()
+    def of_sums(self, basis: Tensor, total: Tensor) -> Tensor:
+        """What :meth:`sums` gives -> real and imaginary parts [2, T, K]."""
+        real, imaginary, shift = self._constants.at(basis.device, basis.dtype)
+        phase = torch.addcmul(imaginary @ basis, shift, total)
         size = (real @ basis).exp()
         return torch.stack((size * phase.cos(), size * phase.sin()))
 
 
 def _chunks(slices: Tensor) -> tuple[Tensor, ...]:
-    return slices.split(max(1, CHUNK // slices.shape[-1]))
+    chunk = GPU_CHUNK if slices.is_cuda else CHUNK
+    return slices.split(max(1, chunk // slices.shape[-1]))

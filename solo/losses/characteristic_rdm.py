@@ -10,13 +10,12 @@ Shapes: V views, B images on this process, D features, K slices, T frequencies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from torch import Tensor, nn
 
-from solo import distributed, rng
+from solo import distributed, kernels, rng
 from solo.distributions import GeneralizedGaussian, product_characteristic_function
+from solo.distributions.products import ExpandedProduct, TabulatedProduct
 from solo.multivariate.slices import RandomSlices
 from solo.univariate import EppsPulley
 from solo.univariate.characteristic import empirical_characteristic_function
@@ -74,7 +73,7 @@ class CharacteristicRDMReg(nn.Module):
         self.frequencies = u / deviation
         self.epps_pulley_unit = test.cost_of_a_shift() / deviation**2
         self.register_buffer("weights", test.weights / self.epps_pulley_unit, persistent=False)
-        self._projected: Callable[[Tensor], Tensor] | None = None
+        self._projected: ExpandedProduct | TabulatedProduct | None = None
 
     def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """Mean over views and slices of the squared distance of characteristic functions.
@@ -103,5 +102,13 @@ class CharacteristicRDMReg(nn.Module):
             dim = slices.shape[-1]
             self._projected = product_characteristic_function(self.target, self.frequencies, dim)
         start, stop = distributed.shard_range(len(slices))
-        own = self._projected(slices[start:stop])
+        own = self._values(slices[start:stop])
         return distributed.all_sum(nn.functional.pad(own, (start, len(slices) - stop)))
+
+    def _values(self, slices: Tensor) -> Tensor:
+        assert self._projected is not None
+        if kernels.usable(slices):
+            from solo.kernels.products import values_along
+
+            return values_along(self._projected, slices)
+        return self._projected(slices)

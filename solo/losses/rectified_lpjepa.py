@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from solo import distributed, rng
+from solo import distributed, kernels, rng
 from solo.distributions import GeneralizedGaussian
 from solo.losses.vicreg import invariance_loss
 from solo.losses.wasserstein import global_wasserstein, sliced_wasserstein
@@ -122,11 +122,17 @@ class RDMReg(nn.Module):
         """
         step = self.steps.named(step)
         z = distributed.gather(z, dim=1)  # [V, N, D]
-        targets = torch.stack([self.target_samples(step, v, view) for v, view in enumerate(z)])
-        return global_wasserstein(z, targets, self.slices, step)
+        return global_wasserstein(z, self.target_samples(step, z), self.slices, step)
 
-    def target_samples(self, step: tuple[int, ...], view: int, like: Tensor) -> Tensor:
-        """The target samples of one view: of ``like``'s shape [N, D], dtype and device."""
+    def target_samples(self, step: tuple[int, ...], like: Tensor) -> Tensor:
+        """Each view's own target samples: of ``like``'s shape [V, N, D], dtype and device."""
+        if kernels.usable(like):
+            from solo.kernels.draws import samples_of
+
+            return samples_of(self.target, like, rng.seed_for(self.seed, "targets", *step))
+        return torch.stack([self._of_a_view(step, v, view) for v, view in enumerate(like)])
+
+    def _of_a_view(self, step: tuple[int, ...], view: int, like: Tensor) -> Tensor:
         generator = rng.generator(self.seed, "targets", *step, view, device=like.device)
         return self.target.sample(
             like.shape, generator=generator, device=like.device, dtype=like.dtype

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 from torch import Tensor
 
-from solo import distributed, rng
+from solo import distributed, kernels, rng
 from solo.config import RunConfig
 from solo.methods.probes import Tally
 from solo.optim import build_optimizer, clip_gradients, scheduled
@@ -31,6 +31,10 @@ class TrainingModule(pl.LightningModule):
         super().__init__()
         self.config: Any = config
         self.tally = Tally()
+
+    def on_fit_start(self) -> None:
+        """Agree with the other processes on whether kernels run."""
+        kernels.settle(self.device)
 
     def begin_step(self, batch_idx: int) -> Step:
         """Which step this is; seeds what networks draw in it (dropout)."""

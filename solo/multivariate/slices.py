@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from typing import ClassVar, Literal, Protocol
 
@@ -20,7 +20,7 @@ from scipy.fft import dct
 from scipy.linalg import hadamard
 from torch import Tensor
 
-from solo import distributed, rng
+from solo import distributed, kernels, rng
 
 # Random slices are drawn in blocks with a seed each, so that a process draws its share alone and
 # the matrix does not depend on how many processes there are.
@@ -76,9 +76,7 @@ class StructuredChunk:
     def __init__(self, signs: Tensor, start: int, stop: int) -> None:
         self.signs = signs
         self.start, self.stop = start, stop
-        self.outer, self.inner = (
-            factor.to(signs) for factor in _transform_factors(signs.shape[-1])
-        )
+        self.outer, self.inner = _transform_factors(signs.shape[-1], signs.dtype, signs.device)
 
     def project(self, columns: Tensor) -> Tensor:
         """[D, N] -> [k, N]."""
@@ -110,14 +108,14 @@ def _kronecker(outer: Tensor, inner: Tensor, y: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _transform_factors(dim: int) -> tuple[Tensor, Tensor]:
+def _transform_factors(dim: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Orthogonal matrices whose sizes are the two factors of ``dim`` nearest to its root."""
     small = next(n for n in range(math.isqrt(dim), 0, -1) if dim % n == 0)
 
     def factor(size: int) -> Tensor:
         if size & (size - 1) == 0:
-            return torch.from_numpy(hadamard(size) / math.sqrt(size))
-        return torch.from_numpy(dct(np.eye(size), norm="ortho", axis=0))
+            return torch.from_numpy(hadamard(size) / math.sqrt(size)).to(device, dtype)
+        return torch.from_numpy(dct(np.eye(size), norm="ortho", axis=0)).to(device, dtype)
 
     return factor(small), factor(dim // small)
 
@@ -203,6 +201,12 @@ class RandomSlices(Slices):
             stop: one beyond the last.
         """
         stop = self.count if stop is None else stop
+        if kernels.usable(like):
+            import solo.kernels.draws  # noqa: F401 - makes the operator
+
+            seed = rng.seed_for(self.seed, "slices", *step)
+            made: Tensor = torch.ops.solo.unit_rows(like, seed, start, stop)
+            return made
         first, last = start // BLOCK, -(-stop // BLOCK)
         rows = like.new_empty(max(0, last - first) * BLOCK, like.shape[-1])
         for index, part in enumerate(rows.split(BLOCK)):
@@ -227,12 +231,30 @@ class StructuredSlices(Slices):
         self, samples: Tensor, step: tuple[int, ...], start: int, stop: int
     ) -> Iterator[Chunk]:
         """Rows ``start`` to ``stop`` of a step's slices, as in the base class."""
-        dim, device = samples.shape[-1], samples.device
-        for block in range(start // dim, -(-stop // dim)):
-            generator = rng.generator(self.seed, "signs", *step, block, device=device)
-            bits = torch.randint(0, 2, (2, dim), generator=generator, device=device)
-            signs = (2 * bits - 1).to(samples.dtype)
+        dim = samples.shape[-1]
+        first, last = start // dim, -(-stop // dim)
+        for block, signs in enumerate(self._signs(samples, step, first, last), first):
             yield StructuredChunk(signs, max(0, start - block * dim), min(dim, stop - block * dim))
+
+    def _signs(
+        self, samples: Tensor, step: tuple[int, ...], first: int, last: int
+    ) -> Iterable[Tensor]:
+        """[2, D] for each of these blocks."""
+        dim, device = samples.shape[-1], samples.device
+        if kernels.usable(samples):
+            import solo.kernels.draws  # noqa: F401 - makes the operator
+
+            seed = rng.seed_for(self.seed, "signs", *step)
+            drawn: Tensor = torch.ops.solo.random_signs(samples, seed, 2 * first, 2 * last)
+            return drawn.view(-1, 2, dim)
+        generators = (
+            rng.generator(self.seed, "signs", *step, block, device=device)
+            for block in range(first, last)
+        )
+        return (
+            (2 * torch.randint(0, 2, (2, dim), generator=each, device=device) - 1).to(samples.dtype)
+            for each in generators
+        )
 
 
 class SingularSlices(Slices):

@@ -18,8 +18,9 @@ from solo import rng
 from solo.config import Augmentation, Config
 from solo.config.views import Chance
 from solo.data import ImageData
-from solo.data.batches import SampleKey, TrainingViews, Unfinished
+from solo.data.batches import SampleKey, TrainingViews
 from solo.data.crops import FLIP
+from solo.data.deferred import Unfinished
 from solo.data.operations import NUMBERS, OPERATIONS
 from solo.data.operations.blur import blur
 from solo.data.operations.color import JITTER, LUMINANCE, ORDERS, hue, to_grayscale

@@ -120,7 +120,7 @@ def build(name: str, precision: str, **over: Any) -> SSLMethod:
         reg.slices.count = len(slices)
         own = slice(*distributed.shard_range(len(slices)))
         reg.slices.share = lambda samples, step: given_slices(slices[own].to(samples), 32)  # type: ignore[method-assign]
-        reg.target_samples = lambda step, view, like: targets[view].to(like)  # type: ignore[method-assign]
+        reg.target_samples = lambda step, like: targets.to(like)  # type: ignore[method-assign]
     return method
 
 

@@ -20,6 +20,7 @@ from helpers import ROOT, slow, tiny
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from solo.config.cli import arguments
 from solo.data.views import validation_transform
 from solo.methods import resolve_config
 from solo.pretrain import run
@@ -171,7 +172,7 @@ def test_rows_of_tables_are_runs(table: str) -> None:
     for name, row in content["rows"].items():
         words = [*content["overrides"], *row.get("overrides", [])]
         with initialize_config_dir(str(ROOT / content["recipes"]), version_base="1.3"):
-            config = resolve_config(compose(row.get("recipe", name), words))
+            config = resolve_config(compose(row.get("recipe", name), arguments(words)))
         assert config.max_epochs > 0
         assert not set(row.get("published", {})) - set(content["columns"])
 

@@ -1,0 +1,102 @@
+"""Batches whose views the training device makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from solo import kernels
+from solo.data.packing import Packed, pack
+from solo.data.plans import ViewPlan
+
+
+class Unfinished(NamedTuple):
+    """A batch of B images whose views are still to be made.
+
+    ``plans``: for each size, of V B views, view by view; ``crops``: for each uint8
+    [V B, 3, size, size], or none where the device holds the images; ``packed``: the plans for
+    kernels, None where those do not know them; ``labels``, ``indices`` and ``skipped``: as in
+    ``Batch``.
+    """
+
+    crops: list[Tensor]
+    plans: list[ViewPlan]
+    packed: Packed | None
+    labels: Tensor
+    indices: Tensor
+    skipped: int = 0
+
+    def to(self, device: torch.device) -> Unfinished:
+        """There, without waiting for it."""
+        crops = [crop.to(device, non_blocking=True) for crop in self.crops]
+        packed = self.packed
+        if packed is not None:
+            packed = packed._replace(numbers=packed.numbers.to(device, non_blocking=True))
+        labels, indices = (x.to(device, non_blocking=True) for x in (self.labels, self.indices))
+        return Unfinished(crops, self.plans, packed, labels, indices, self.skipped)
+
+
+def defer(crops: list[Tensor], plans: list[ViewPlan], *rest: Tensor | int) -> Unfinished:
+    """Leave the views of these plans to the device."""
+    return Unfinished(crops, plans, pack(plans), *rest)  # type: ignore[arg-type]
+
+
+def finish_views(unfinished: Unfinished, images: Tensor | None) -> list[Tensor]:
+    """Make the views of a batch that is on the training device.
+
+    Args:
+        unfinished: the batch.
+        images: the whole data set there, or None where the batch brings its crops.
+
+    Returns:
+        For each size uint8 [V, B, 3, size, size].
+    """
+    packed, count = unfinished.packed, len(unfinished.indices)
+    if packed is not None and kernels.usable(packed.numbers):
+        made = _by_kernels(unfinished, packed, images)
+    else:
+        made = [
+            plan.finish(unfinished.crops[number].float())
+            if images is None
+            else make_views(images[unfinished.indices.repeat(len(plan.boxes) // count)], plan)
+            for number, plan in enumerate(unfinished.plans)
+        ]
+    return [views.unflatten(0, (-1, count)) for views in made]
+
+
+def _by_kernels(unfinished: Unfinished, packed: Packed, images: Tensor | None) -> list[Tensor]:
+    from solo.kernels.views import fused_views  # asks for Triton
+
+    counts = [len(plan.boxes) for plan in unfinished.plans]
+    return [
+        fused_views(
+            unfinished.crops[number] if images is None else images,
+            None if images is None else unfinished.indices,
+            numbers,
+            plan.size,
+            blurs=packed.blurs[number],
+            equalizes=packed.equalizes[number],
+        )
+        for number, (plan, numbers) in enumerate(
+            zip(unfinished.plans, packed.numbers.split(counts))
+        )
+    ]
+
+
+def make_views(images: Tensor, plan: ViewPlan) -> Tensor:
+    """uint8 [n, 1 or 3, H, W] -> uint8 [n, 3, size, size]."""
+    cropped = plan.crop(images)
+    if not plan.turns:  # grey images stay in one channel up to here
+        return plan.finish(cropped).expand(-1, 3, -1, -1)
+    return plan.finish(cropped.expand(-1, 3, -1, -1).contiguous())
+
+
+def join_resolutions(views: Sequence[Tensor]) -> list[Tensor]:
+    """Views of each recipe [V, B, 3, H, W] -> of each resolution, the first recipe's first."""
+    by_size: dict[int, list[Tensor]] = {}
+    for part in views:
+        by_size.setdefault(part.shape[-1], []).append(part)
+    return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in by_size.values()]

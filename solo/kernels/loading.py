@@ -1,0 +1,82 @@
+"""Whether kernels can run here, and how they become operators."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from solo import distributed
+
+LIBRARY = torch.library.Library("solo", "DEF")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Kernels run on a CPU then, slowly: for tests."""
+
+Launch = TypeVar("Launch", bound=Callable[..., Any])
+
+
+def operator(schema: str, shapes: Callable[..., Any]) -> Callable[[Launch], Launch]:
+    """Make a launching function the operator ``torch.ops.solo.<name>``.
+
+    Args:
+        schema: name and types, as ``torch.library`` writes them.
+        shapes: the same arguments to empty results.
+    """
+    name = schema.partition("(")[0]
+    LIBRARY.define(schema)
+    torch.library.register_fake(f"solo::{name}", shapes, lib=LIBRARY)
+
+    def register(launch: Launch) -> Launch:
+        LIBRARY.impl(name, launch, "CompositeExplicitAutograd")
+        return launch
+
+    return register
+
+
+_settled: dict[torch.device, bool] = {}
+
+
+def usable(x: Tensor) -> bool:
+    """Whether kernels take this tensor's device and type.
+
+    ``SOLO_KERNELS=off`` in the environment switches them all off.
+    """
+    if x.dtype not in (torch.float32, torch.uint8):
+        return False
+    if not x.is_cuda:
+        return INTERPRETED and x.device.type == "cpu"
+    if not torch.cuda.is_available():  # a rehearsal, on a device that is not there
+        return find_spec("triton") is not None
+    return _settled[x.device] if x.device in _settled else _works(x.device)
+
+
+def settle(device: torch.device) -> None:
+    """Decide for all processes at once, before they train: draws must be made alike by all."""
+    if device.type == "cuda":
+        works = distributed.all_mean(torch.tensor(float(_works(device)), device=device))
+        _settled[device] = bool(works == 1)
+
+
+@lru_cache
+def _works(device: torch.device) -> bool:
+    """Whether the smallest kernel runs there; says so where it does not."""
+    if os.environ.get("SOLO_KERNELS") == "off":
+        return False
+    try:
+        from solo.kernels.probe import probe
+
+        return probe(device)
+    except Exception as error:  # whatever a driver, a compiler or an import can raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(
+            f"fused kernels cannot be loaded ({reason[-1]}); slower tensor code runs instead",
+            stacklevel=2,
+        )
+        return False

@@ -1,0 +1,304 @@
+"""Views of a batch: crop, colours, blur, solarization and equalization in a few launches.
+
+What is done to each view is a row of numbers on the device (``solo.data.packing`` makes it), so
+that the host neither waits nor decides. The tensor code beside it is ``solo.data.operations``.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from solo.kernels.loading import operator
+from solo.kernels.pixels import (
+    EQUALIZE,
+    NUMBERS,
+    SIGMA,
+    changed_before,
+    cropped,
+    luminance,
+    stored,
+)
+
+TAPS = 13
+"""Of a blur; small views allow fewer."""
+
+PIXELS = 1024
+"""Of a program; a view of up to four times as many is one program's."""
+
+
+@triton.jit
+def crop_and_color(
+    images_ptr,
+    indices_ptr,
+    rows_ptr,
+    out_ptr,
+    sums_ptr,
+    batch,
+    height,
+    width,
+    channels,
+    SIZE: tl.constexpr,
+    CROP: tl.constexpr,
+    WHOLE: tl.constexpr,
+    LAST: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """Images -> out [n, 3, SIZE, SIZE], a program a view (WHOLE) or a part of one.
+
+    A part of a view stops before the contrast and leaves its sum of luminances in sums [n, parts].
+    """
+    view = tl.program_id(0)
+    pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+    mask = pixel < SIZE * SIZE
+    row_ptr = rows_ptr + view * NUMBERS
+    if CROP:
+        plane = tl.where(channels == 1, 0, height * width)
+        image = tl.load(indices_ptr + view % batch)
+        image_ptr = images_ptr + image * channels * height * width
+        red, green, blue = cropped(
+            image_ptr, row_ptr, pixel // SIZE, pixel % SIZE, mask, height, width, plane, SIZE
+        )
+    else:
+        image_ptr = images_ptr + view.to(tl.int64) * 3 * SIZE * SIZE + pixel
+        red = tl.load(image_ptr, mask, other=0).to(tl.float32)
+        green = tl.load(image_ptr + SIZE * SIZE, mask, other=0).to(tl.float32)
+        blue = tl.load(image_ptr + 2 * SIZE * SIZE, mask, other=0).to(tl.float32)
+    red, green, blue = changed_before(row_ptr, 0.0, red, green, blue, False)
+    total = tl.sum(tl.where(mask, luminance(red, green, blue), 0.0), 0)
+    if WHOLE:
+        mean = total / (SIZE * SIZE)
+        red, green, blue = changed_before(row_ptr, mean, red, green, blue, True)
+    else:
+        tl.store(sums_ptr + view * tl.num_programs(1) + tl.program_id(1), total)
+    place = view.to(tl.int64) * 3 * SIZE * SIZE + pixel
+    stored(out_ptr, place, row_ptr, red, mask, LAST)
+    stored(out_ptr, place + SIZE * SIZE, row_ptr, green, mask, LAST)
+    stored(out_ptr, place + 2 * SIZE * SIZE, row_ptr, blue, mask, LAST)
+
+
+@triton.jit
+def color_on(
+    x_ptr,
+    rows_ptr,
+    sums_ptr,
+    out_ptr,
+    SIZE: tl.constexpr,
+    PARTS: tl.constexpr,
+    LAST: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """What ``crop_and_color`` left: the contrast, and what comes after it."""
+    view = tl.program_id(0)
+    pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+    mask = pixel < SIZE * SIZE
+    row_ptr = rows_ptr + view * NUMBERS
+    part = tl.arange(0, PARTS)
+    there = part < tl.num_programs(1)
+    sums = tl.load(sums_ptr + view * tl.num_programs(1) + part, there, other=0.0)
+    mean = tl.sum(sums, 0) / (SIZE * SIZE)
+    place = view.to(tl.int64) * 3 * SIZE * SIZE + pixel
+    red = tl.load(x_ptr + place, mask, other=0.0)
+    green = tl.load(x_ptr + place + SIZE * SIZE, mask, other=0.0)
+    blue = tl.load(x_ptr + place + 2 * SIZE * SIZE, mask, other=0.0)
+    red, green, blue = changed_before(row_ptr, mean, red, green, blue, True)
+    stored(out_ptr, place, row_ptr, red, mask, LAST)
+    stored(out_ptr, place + SIZE * SIZE, row_ptr, green, mask, LAST)
+    stored(out_ptr, place + 2 * SIZE * SIZE, row_ptr, blue, mask, LAST)
+
+
+@triton.jit
+def blur_an_axis(
+    x_ptr,
+    rows_ptr,
+    out_ptr,
+    SIZE: tl.constexpr,
+    STRIDE: tl.constexpr,
+    REACH: tl.constexpr,
+    LAST: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """Blur along rows (STRIDE 1) or columns (STRIDE SIZE), mirrored at the edges."""
+    plane = tl.program_id(0)
+    pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+    mask = pixel < SIZE * SIZE
+    row_ptr = rows_ptr + plane // 3 * NUMBERS
+    sigma = tl.load(row_ptr + SIGMA)
+    x_ptr += plane.to(tl.int64) * SIZE * SIZE
+    if sigma > 0:
+        at = pixel // STRIDE % SIZE
+        across = pixel - at * STRIDE
+        value = tl.zeros((PIXELS,), tl.float32)
+        total = 0.0
+        for tap in tl.static_range(2 * REACH + 1):
+            offset = tap - REACH
+            weight = tl.exp(-0.5 * offset * offset / (sigma * sigma))
+            source = tl.abs(at + offset)
+            source = tl.where(source >= SIZE, 2 * (SIZE - 1) - source, source)
+            value += weight * tl.load(x_ptr + across + source * STRIDE, mask, other=0.0)
+            total += weight
+        value = value / total
+    else:
+        value = tl.load(x_ptr + pixel, mask, other=0.0)
+    place = plane.to(tl.int64) * SIZE * SIZE + pixel
+    stored(out_ptr, place, row_ptr, value, mask, LAST)
+
+
+@triton.jit
+def equalize_planes(x_ptr, rows_ptr, tables_ptr, SIZE: tl.constexpr, PIXELS: tl.constexpr):
+    """Spread the histogram of each plane of the views that ask for it, in place: uint8."""
+    plane = tl.program_id(0)
+    if tl.load(rows_ptr + plane // 3 * NUMBERS + EQUALIZE) > 0:
+        x_ptr += plane.to(tl.int64) * SIZE * SIZE
+        level = tl.arange(0, 256)
+        counts = tl.zeros((256,), tl.int32)
+        for first in range(0, SIZE * SIZE, PIXELS):
+            pixel = first + tl.arange(0, PIXELS)
+            mask = pixel < SIZE * SIZE
+            counts += tl.histogram(tl.load(x_ptr + pixel, mask, other=0).to(tl.int32), 256, mask)
+        highest = tl.max(tl.where(counts > 0, level, 0), 0)
+        step = (SIZE * SIZE - tl.sum(tl.where(level == highest, counts, 0), 0)) // 255
+        safe = tl.maximum(step, 1)
+        table = tl.minimum((tl.cumsum(counts, 0) - counts + safe // 2) // safe, 255)
+        table = tl.where(step > 0, table, level)
+        tl.store(tables_ptr + plane * 256 + level, table.to(tl.uint8))
+        tl.debug_barrier()
+        for first in range(0, SIZE * SIZE, PIXELS):
+            pixel = first + tl.arange(0, PIXELS)
+            mask = pixel < SIZE * SIZE
+            old = tl.load(x_ptr + pixel, mask, other=0).to(tl.int32)
+            tl.store(x_ptr + pixel, tl.load(tables_ptr + plane * 256 + old, mask, other=0), mask)
+
+
+def _empty(plan: Tensor, size: int, last: bool) -> Tensor:
+    return plan.new_empty(len(plan), 3, size, size, dtype=torch.uint8 if last else torch.float32)
+
+
+def _parts(size: int) -> int:
+    """Programs of a view: 1 where it can be held whole."""
+    return 1 if size * size <= 4 * PIXELS else triton.cdiv(size * size, PIXELS)
+
+
+@operator(
+    "crop_and_color(Tensor images, Tensor? indices, Tensor plan, int size, bool last)"
+    " -> (Tensor, Tensor)",
+    lambda images, indices, plan, size, last: (
+        _empty(plan, size, last and _parts(size) == 1),
+        plan.new_empty(len(plan), _parts(size)),
+    ),
+)
+def launch_crop_and_color(
+    images: Tensor, indices: Tensor | None, plan: Tensor, size: int, last: bool
+) -> tuple[Tensor, Tensor]:
+    """uint8 [m, 1 or 3, H, W], of which each view takes one, or (no indices) its crops [n, 3, s, s]
+    -> views [n, 3, s, s], and sums of luminance for :func:`launch_color_on` where views are large.
+    """
+    parts = _parts(size)
+    out = _empty(plan, size, last and parts == 1)
+    sums = plan.new_empty(len(plan), parts)
+    channels, height, width = images.shape[1:]
+    crop_and_color[(len(plan), parts)](
+        images,
+        images if indices is None else indices,
+        plan,
+        out,
+        sums,
+        1 if indices is None else len(indices),
+        height,
+        width,
+        channels,
+        SIZE=size,
+        CROP=indices is not None,
+        WHOLE=parts == 1,
+        LAST=last and parts == 1,
+        PIXELS=triton.next_power_of_2(size * size) if parts == 1 else PIXELS,
+    )
+    return out, sums
+
+
+@operator(
+    "color_on(Tensor x, Tensor plan, Tensor sums, bool last) -> Tensor",
+    lambda x, plan, sums, last: _empty(plan, x.shape[-1], last),
+)
+def launch_color_on(x: Tensor, plan: Tensor, sums: Tensor, last: bool) -> Tensor:
+    """Float32 [n, 3, s, s] and what is left of their sums -> colours done."""
+    size, parts = x.shape[-1], sums.shape[1]
+    out = _empty(plan, size, last)
+    color_on[(len(plan), parts)](
+        x,
+        plan,
+        sums,
+        out,
+        SIZE=size,
+        PARTS=triton.next_power_of_2(parts),
+        LAST=last,
+        PIXELS=PIXELS,
+    )
+    return out
+
+
+@operator(
+    "blur_an_axis(Tensor x, Tensor plan, bool vertical) -> Tensor",
+    lambda x, plan, vertical: _empty(plan, x.shape[-1], vertical),
+)
+def launch_blur(x: Tensor, plan: Tensor, vertical: bool) -> Tensor:
+    """Float32 [n, 3, s, s] -> the same along the rows, then (vertical) uint8, all done."""
+    size = x.shape[-1]
+    out = _empty(plan, size, vertical)
+    pixels = min(PIXELS, triton.next_power_of_2(size * size))
+    blur_an_axis[(3 * len(plan), triton.cdiv(size * size, pixels))](
+        x,
+        plan,
+        out,
+        SIZE=size,
+        STRIDE=size if vertical else 1,
+        REACH=min(TAPS // 2, (size - 1) // 2),
+        LAST=vertical,
+        PIXELS=pixels,
+    )
+    return out
+
+
+@operator(
+    "equalize_planes(Tensor(a!) x, Tensor plan) -> ()",
+    lambda x, plan: None,
+)
+def launch_equalize(x: Tensor, plan: Tensor) -> None:
+    """Uint8 [n, 3, s, s], in place."""
+    size = x.shape[-1]
+    tables = x.new_empty(3 * len(plan), 256)
+    pixels = min(PIXELS, triton.next_power_of_2(size * size))
+    equalize_planes[(3 * len(plan),)](x, plan, tables, SIZE=size, PIXELS=pixels)
+
+
+def fused_views(
+    images: Tensor,
+    indices: Tensor | None,
+    plan: Tensor,
+    size: int,
+    *,
+    blurs: bool,
+    equalizes: bool,
+) -> Tensor:
+    """uint8 views [n, 3, size, size] of images, or of crops where there are no indices.
+
+    Args:
+        images: uint8 [m, 1 or 3, H, W], contiguous.
+        indices: int64 [B]; view i is of image ``indices[i % B]``.
+        plan: float32 [n, NUMBERS].
+        size: of the views.
+        blurs: whether any view of the batch is blurred.
+        equalizes: likewise.
+    """
+    ops = torch.ops.solo
+    x, sums = ops.crop_and_color(images, indices, plan, size, not blurs)
+    if sums.shape[1] > 1:
+        x = ops.color_on(x, plan, sums, not blurs)
+    if blurs:
+        x = ops.blur_an_axis(ops.blur_an_axis(x, plan, False), plan, True)
+    if equalizes:
+        ops.equalize_planes(x, plan)
+    result: Tensor = x
+    return result

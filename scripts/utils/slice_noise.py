@@ -20,6 +20,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from solo.losses.unsliced import sliced_cost, unsliced_cost
 from solo.multivariate import UnslicedEppsPulley
 from solo.multivariate.slices import ProjectionVectorsType, build_slices
 from solo.univariate import EppsPulley
@@ -27,6 +28,7 @@ from solo.univariate import EppsPulley
 SAMPLES = 256
 DIMS = (16, 64, 256, 2048)
 COUNTS = (16, 64, 256, 1024, 4096, 16384)
+BATCHES = sorted({round(2 ** (k / 8)) for k in range(160)})
 KINDS: tuple[ProjectionVectorsType, ...] = ("random", "structured")
 
 
@@ -74,18 +76,30 @@ def table(found: dict[tuple[int, str, int], float], counts: Sequence[int]) -> st
 
 
 def draw(found: dict[tuple[int, str, int], float], counts: Sequence[int], path: Path) -> None:
-    """One line for each dimension and kind."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
+    """Noise, one line for each dimension and kind; and up to which batch no slices are cheaper."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes, costs = figure.subplots(1, 2)
     for number, dim in enumerate(dict.fromkeys(dim for dim, _, _ in found)):
         for kind in KINDS:
             style = {"color": f"C{number}", "linestyle": "-" if kind == "random" else "--"}
             values = [100 * found[dim, kind, count] for count in counts]
             axes.loglog(counts, values, label=f"D {dim}, {kind}", **style)
+        batches = [crossover(dim, count) for count in counts]
+        costs.loglog(counts, batches, color=f"C{number}", label=f"D {dim}")
     axes.set(xlabel="slices K (without slices the error is 0)", ylabel="error of the gradient, %")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    costs.set(
+        xlabel="slices K", ylabel="global batch N", title="below the line, no slices cost less"
+    )
+    for each in (axes, costs):
+        each.grid(alpha=0.3, which="both")
+        each.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def crossover(dim: int, slices: int, points: int = 17) -> int:
+    """The largest batch for which matching a normal target without slices takes fewer operations."""
+    costs = (unsliced_cost(n, dim) < sliced_cost(n, dim, slices, points) for n in BATCHES)
+    return max([n for n, cheaper in zip(BATCHES, costs) if cheaper], default=1)
 
 
 def main(words: Sequence[str] | None = None) -> None:

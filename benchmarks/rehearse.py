@@ -1,0 +1,185 @@
+"""A training step on a GPU that is not there: operators, copies from the host, and read-backs.
+
+Views, forward pass and loss of a recipe run on fake CUDA tensors (shapes without numbers). What
+would read a number back, or make a shape that depends on numbers, raises an error. The autograd
+engine needs real devices, so the backward pass is not part of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.recipes import compose
+from solo.config import Config
+from solo.data import Batch, Normalize
+from solo.data.deferred import Unfinished, defer, finish_views
+from solo.data.operations import NUMBERS
+from solo.data.plans import join_plans, plan_views
+from solo.methods import METHODS, resolve_config
+from solo.methods.base import SSLMethod
+from solo.methods.momentum import MomentumMethod
+
+IN_MEMORY = {"cifar10": 32, "cifar100": 32, "stl10": 96, "digits": 8}
+"""Data sets that the device holds, and their images' side."""
+
+# Not launches: they make views of storage, or nothing at all.
+FREE = ("view", "expand", "alias", "detach", "t.default", "transpose", "permute", "slice", "select")
+FREE += ("split", "unbind", "squeeze", "as_strided", "prim.device", "empty", "unsafe_view", "lift")
+
+
+class Watch(TorchDispatchMode):
+    """Counts what is launched, and which copies from the host wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: Counter[str] = Counter()
+        self.blocking = 0
+        self.inside: str | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call it, and count."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = str(func).removeprefix("aten.")
+        tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        there = isinstance(out, torch.Tensor) and out.is_cuda
+        if name.startswith("_to_copy") and there and tensors and not tensors[0].is_cuda:
+            self.blocking += not kwargs.get("non_blocking")
+        if name.startswith("copy_") and len(tensors) == 2 and not tensors[1].is_cuda:
+            self.blocking += (
+                tensors[0].is_cuda and not (args[2:] + (kwargs.get("non_blocking"),))[0]
+            )
+        if not name.startswith(FREE):
+            self.operators[name] += 1
+        return out
+
+    @property
+    def count(self) -> int:
+        """Of all operators that launch something."""
+        return sum(self.operators.values())
+
+
+class Rehearsed(NamedTuple):
+    """What one step of a recipe takes: of the views, of the networks alone, of the whole step."""
+
+    views: Watch
+    networks: Watch
+    step: Watch
+
+
+@contextmanager
+def no_gpu_needed() -> Iterator[FakeTensorMode]:
+    """Fake CUDA tensors, with autocast to bfloat16 allowed."""
+    with (
+        patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+        patch("torch.cuda.is_bf16_supported", lambda *a, **k: True),
+        FakeTensorMode(allow_non_fake_inputs=True) as mode,
+    ):
+        yield mode
+
+
+def on_fake_gpu(method: SSLMethod, mode: FakeTensorMode) -> None:
+    """Move parameters and buffers there."""
+    for module in method.modules():
+        for table, learned in ((module._parameters, True), (module._buffers, False)):
+            for name, p in list(table.items()):
+                if p is not None:
+                    fake = torch.empty_strided(p.shape, p.stride(), dtype=p.dtype, device="cuda")
+                    made: Any = nn.Parameter(fake, p.requires_grad) if learned else fake
+                    table[name] = made
+
+
+def unfinished_batch(config: Config, mode: FakeTensorMode) -> Unfinished:
+    """What a loader leaves to the device, its tensors fake and on the host."""
+    batch, draw, plans = config.optimizer.batch_size, np.random.default_rng(0), []
+    side = IN_MEMORY.get(config.data.dataset, 256)
+    for recipe in config.augmentations:
+        count = batch * recipe.num_crops
+        sides = np.full(count, side)
+        plans.append(plan_views(recipe, draw.random((count, NUMBERS)), sides, sides))
+    joined = join_plans(plans)
+    crops = []
+    if config.data.dataset not in IN_MEMORY:
+        crops = [torch.empty(len(p.boxes), 3, p.size, p.size, dtype=torch.uint8) for p in joined]
+    labels = torch.zeros(batch, dtype=torch.long)
+    made = defer(crops, joined, labels, torch.arange(batch))
+    assert made.packed is not None
+    numbers = mode.from_tensor(made.packed.numbers)
+    return made._replace(packed=made.packed._replace(numbers=numbers))
+
+
+def rehearse(recipe: str, **changes: Any) -> Rehearsed:
+    """One step of a recipe, the second of a run: what is made once is made.
+
+    Args:
+        recipe: below scripts/pretrain.
+        changes: of its ``method_kwargs``.
+    """
+    tree = compose(recipe)
+    tree["method_kwargs"] = {**tree.get("method_kwargs", {}), **changes}
+    config = resolve_config(tree)
+    method = METHODS[config.method](config, Normalize((0.5,) * 3, (0.5,) * 3), 100).train()
+    method.is_logging_step = lambda index: False  # type: ignore[method-assign]
+    if isinstance(method, MomentumMethod):
+        method.network_precision = nullcontext  # type: ignore[method-assign]
+    zero = property(lambda self: 0)
+    device = torch.device("cuda")
+    kind = type(method)
+    with (
+        no_gpu_needed() as mode,
+        patch.object(kind, "current_epoch", zero),
+        patch.object(kind, "global_step", zero),
+        torch.autocast("cuda", dtype=torch.bfloat16),
+    ):
+        on_fake_gpu(method, mode)
+        waiting = unfinished_batch(config, mode)
+        resident = None
+        if not waiting.crops:
+            side = IN_MEMORY[config.data.dataset]
+            resident = torch.empty(50_000, 3, side, side, dtype=torch.uint8, device=device)
+        views = Watch()
+        with views:
+            there = waiting.to(device)
+            batch = Batch(finish_views(there, resident), there.labels, there.indices)
+        method.training_step(batch, 0)
+        networks, step = Watch(), Watch()
+        with networks:
+            method.encode(batch.views)
+        with step:
+            method.training_step(batch, 1)
+    return Rehearsed(views, networks, step)
+
+
+def main() -> None:
+    """Print a table of the published recipes."""
+    recipes = [
+        "cifar/rectified_lpjepa_cifar100.yaml",
+        "cifar/lejepa_cifar100.yaml",
+        "imagenet/lejepa_vit.yaml",
+        "imagenet-100/rectified_lpjepa_vit.yaml",
+        "imagenet-100/dino_vit.yaml",
+        "imagenet-100/ijepa_vit.yaml",
+    ]
+    print(
+        "| recipe | views | blocking | step | of it networks | blocking |\n|---|---|---|---|---|---|"
+    )
+    for recipe in recipes:
+        views, networks, step = rehearse(recipe)
+        print(
+            f"| {recipe} | {views.count} | {views.blocking} | {step.count} | {networks.count} |"
+            f" {step.blocking} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -55,10 +55,8 @@ class Watch(TorchDispatchMode):
         there = isinstance(out, torch.Tensor) and out.is_cuda
         if name.startswith("_to_copy") and there and tensors and not tensors[0].is_cuda:
             self.blocking += not kwargs.get("non_blocking")
-        if name.startswith("copy_") and len(tensors) == 2 and not tensors[1].is_cuda:
-            self.blocking += (
-                tensors[0].is_cuda and not (args[2:] + (kwargs.get("non_blocking"),))[0]
-            )
+        if name.startswith("copy_") and tensors[0].is_cuda and not tensors[-1].is_cuda:
+            self.blocking += not (args[2] if len(args) > 2 else kwargs.get("non_blocking"))
         if not name.startswith(FREE):
             self.operators[name] += 1
         return out

@@ -97,7 +97,7 @@ def draw(found: dict[tuple[int, str, int], float], counts: Sequence[int], path: 
 
 
 def crossover(dim: int, slices: int, points: int = 17) -> int:
-    """The largest batch for which matching a normal target without slices takes fewer operations."""
+    """The largest batch that takes fewer operations without slices, the target normal."""
     costs = (unsliced_cost(n, dim) < sliced_cost(n, dim, slices, points) for n in BATCHES)
     return max([n for n, cheaper in zip(BATCHES, costs) if cheaper], default=1)
 

@@ -16,7 +16,7 @@ from solo import distributed, rng
 from solo.backbones import compile_calls, freeze_unused
 from solo.config import ConfigError
 from solo.data import Batch
-from solo.losses.ijepa import draw_masks, ijepa_loss
+from solo.losses.ijepa import Masks, draw_masks, ijepa_loss
 from solo.methods.base import Loss, MethodOptions
 from solo.methods.momentum import MomentumMethod, MomentumOptions
 from solo.methods.probes import Encoded, at_least_float32
@@ -163,6 +163,8 @@ class IJEPA(MomentumMethod):
         masks = draw_masks(
             self.config.seed, step, items, self.grid, blocks=options.num_blocks, scale=scale
         )
+        if images.is_cuda and torch.cuda.is_available():  # else the copies would wait
+            masks = Masks(*(x.pin_memory() for x in masks))
         places, targets = (x.to(images.device, non_blocking=True) for x in masks)
         with self.network_precision():
             with torch.no_grad():

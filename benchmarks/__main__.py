@@ -1,6 +1,6 @@
 """Run all benchmarks: a table on the screen, a JSON file beside this one.
 
-python -m benchmarks [losses|steps|saving] …
+python -m benchmarks [losses|steps|saving] …, and on a GPU python -m benchmarks gpu
 """
 
 from __future__ import annotations
@@ -13,22 +13,29 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from benchmarks import losses, saving, steps
+from benchmarks import gpu, losses, saving, steps
 from benchmarks.measure import Row, device_name, table
 
 GROUPS = {"losses": losses.rows, "steps": steps.rows, "saving": saving.rows}
+WITH_GPU = {"gpu": gpu.rows}
 
 
 def main() -> None:
     """Measure the named groups, or all."""
     names = sys.argv[1:] or list(GROUPS)
-    if unknown := set(names) - set(GROUPS):
-        sys.exit(f"no group {', '.join(sorted(unknown))}; choose from {', '.join(GROUPS)}")
+    groups = GROUPS | WITH_GPU
+    if unknown := set(names) - set(groups):
+        sys.exit(f"no group {', '.join(sorted(unknown))}; choose from {', '.join(groups)}")
+    if set(names) & set(WITH_GPU) and not torch.cuda.is_available():
+        sys.exit(
+            "benchmarks gpu needs an NVIDIA GPU, and torch finds none; without one, "
+            "python -m benchmarks.rehearse counts what a step would launch"
+        )
     measured: list[Row] = []
     with Progress() as progress:
         for name in names:
             task = progress.add_task(name, total=None)
-            for row in GROUPS[name]():
+            for row in groups[name]():
                 measured.append(row)
                 progress.update(task, description=f"{name}: {row.case}", advance=1)
     print(device_name())

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from rich.progress import track
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,7 +36,17 @@ IN_MEMORY = {"cifar10": 32, "cifar100": 32, "stl10": 96, "digits": 8}
 """Data sets that the device holds, and their images' side."""
 
 # Not launches: they make views of storage, or nothing at all.
-FREE = ("view", "expand", "alias", "detach", "t.default", "transpose", "permute", "slice", "select")
+FREE: tuple[str, ...] = (
+    "view",
+    "expand",
+    "alias",
+    "detach",
+    "t.default",
+    "transpose",
+    "permute",
+    "slice",
+    "select",
+)
 FREE += ("split", "unbind", "squeeze", "as_strided", "prim.device", "empty", "unsafe_view", "lift")
 
 
@@ -45,8 +56,7 @@ class Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operators: Counter[str] = Counter()
-        self.blocking = 0
-        self.inside: str | None = None
+        self.copies = self.blocking = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call it, and count."""
@@ -56,10 +66,11 @@ class Watch(TorchDispatchMode):
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         there = isinstance(out, torch.Tensor) and out.is_cuda
         if name.startswith("_to_copy") and there and tensors and not tensors[0].is_cuda:
+            self.copies += 1
             self.blocking += not kwargs.get("non_blocking")
-        if name.startswith("copy_") and tensors[0].is_cuda and not tensors[-1].is_cuda:
+        elif name.startswith("copy_") and tensors[0].is_cuda and not tensors[-1].is_cuda:
             self.blocking += not (args[2] if len(args) > 2 else kwargs.get("non_blocking"))
-        if not name.startswith(FREE):
+        elif not name.startswith(FREE):
             self.operators[name] += 1
         return out
 
@@ -70,11 +81,16 @@ class Watch(TorchDispatchMode):
 
 
 class Rehearsed(NamedTuple):
-    """What one step of a recipe takes: of the views, of the networks alone, of the whole step."""
+    """What one step of a recipe takes: its views, its networks' forward passes, all of it."""
 
     views: Watch
     networks: Watch
     step: Watch
+
+    @property
+    def loss(self) -> int:
+        """Launches of the step that are not the student's networks: losses, probes, teachers."""
+        return self.step.count - self.networks.count
 
 
 @contextmanager
@@ -107,8 +123,8 @@ def on_fake_gpu(method: SSLMethod, mode: FakeTensorMode) -> None:
                     table[name] = made
 
 
-def unfinished_batch(config: Config, mode: FakeTensorMode) -> Unfinished:
-    """What a loader leaves to the device, its tensors fake and on the host."""
+def unfinished_batch(config: Config) -> Unfinished:
+    """What a loader leaves to the device: crops of random numbers where it reads files."""
     batch, draw, plans = config.optimizer.batch_size, np.random.default_rng(0), []
     side = IN_MEMORY.get(config.data.dataset, 256)
     for recipe in config.augmentations:
@@ -118,12 +134,13 @@ def unfinished_batch(config: Config, mode: FakeTensorMode) -> Unfinished:
     joined = join_plans(plans)
     crops = []
     if config.data.dataset not in IN_MEMORY:
-        crops = [torch.empty(len(p.boxes), 3, p.size, p.size, dtype=torch.uint8) for p in joined]
+        crops = [
+            torch.randint(0, 256, (len(p.boxes), 3, p.size, p.size), dtype=torch.uint8)
+            for p in joined
+        ]
     labels = torch.zeros(batch, dtype=torch.long)
     made = defer(crops, joined, labels, torch.arange(batch))
-    assert made.packed is not None
-    numbers = mode.from_tensor(made.packed.numbers)
-    return made._replace(packed=made.packed._replace(numbers=numbers))
+    return made
 
 
 def rehearse(recipe: str, **changes: Any) -> Rehearsed:
@@ -137,9 +154,9 @@ def rehearse(recipe: str, **changes: Any) -> Rehearsed:
     tree["method_kwargs"] = {**tree.get("method_kwargs", {}), **changes}
     config = resolve_config(tree)
     method = METHODS[config.method](config, Normalize((0.5,) * 3, (0.5,) * 3), 100).train()
-    method.is_logging_step = lambda index: False  # type: ignore[method-assign]
+    method.is_logging_step = lambda batch_idx: False  # type: ignore[method-assign]
     if isinstance(method, MomentumMethod):
-        method.network_precision = nullcontext  # type: ignore[method-assign]
+        method.network_precision = nullcontext  # type: ignore[method-assign, assignment]
     zero = property(lambda self: 0)
     device = torch.device("cuda")
     kind = type(method)
@@ -150,7 +167,10 @@ def rehearse(recipe: str, **changes: Any) -> Rehearsed:
         torch.autocast("cuda", dtype=torch.bfloat16),
     ):
         on_fake_gpu(method, mode)
-        waiting = unfinished_batch(config, mode)
+        waiting = unfinished_batch(config)
+        assert waiting.packed is not None
+        numbers = mode.from_tensor(waiting.packed.numbers)
+        waiting = waiting._replace(packed=waiting.packed._replace(numbers=numbers))
         resident = None
         if not waiting.crops:
             side = IN_MEMORY[config.data.dataset]
@@ -168,24 +188,32 @@ def rehearse(recipe: str, **changes: Any) -> Rehearsed:
     return Rehearsed(views, networks, step)
 
 
+# One recipe of each kind, and options that need other kernels.
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("cifar/rectified_lpjepa_cifar100.yaml", {}),
+    ("imagenet-100/rectified_lpjepa_resnet.yaml", {}),
+    ("imagenet-100/rectified_lpjepa_vit.yaml", {"rdm_test": "characteristic_function"}),
+    ("imagenet-100/rectified_lpjepa_vit.yaml", {"rdm_test": "unsliced"}),
+    ("imagenet-100/rectified_lpjepa_vit.yaml", {"projection_vectors_type": "structured"}),
+    ("cifar/lejepa_cifar100.yaml", {}),
+    ("imagenet/lejepa_vit.yaml", {}),
+    ("imagenet/lejepa_vit.yaml", {"test": "unsliced_epps_pulley"}),
+    *((f"cifar/{name}_cifar100.yaml", {}) for name in ("vicreg", "simclr", "ncl", "barlow_twins")),
+    *((f"cifar/{name}_cifar100.yaml", {}) for name in ("byol", "visreg", "supervised", "ijepa")),
+    ("imagenet-100/dino_vit.yaml", {}),
+]
+
+
 def main() -> None:
-    """Print a table of the published recipes."""
-    recipes = [
-        "cifar/rectified_lpjepa_cifar100.yaml",
-        "cifar/lejepa_cifar100.yaml",
-        "imagenet/lejepa_vit.yaml",
-        "imagenet-100/rectified_lpjepa_vit.yaml",
-        "imagenet-100/dino_vit.yaml",
-        "imagenet-100/ijepa_vit.yaml",
-    ]
-    print("| recipe | views | blocking | step | of it networks | blocking |")
+    """Print a table."""
+    print("| recipe | views: launches | copies | blocking | step beyond the networks | blocking |")
     print("|---" * 6 + "|")
-    for recipe in recipes:
-        views, networks, step = rehearse(recipe)
-        print(
-            f"| {recipe} | {views.count} | {views.blocking} | {step.count} | {networks.count} |"
-            f" {step.blocking} |"
-        )
+    for recipe, changes in track(CASES, "Rehearsing"):
+        found = rehearse(recipe, **changes)
+        name = " ".join([recipe.removesuffix(".yaml"), *(f"{k}={v}" for k, v in changes.items())])
+        views, step = found.views, found.step
+        cells = [name, views.count, views.copies, views.blocking, found.loss, step.blocking]
+        print("| " + " | ".join(map(str, cells)) + " |")
 
 
 if __name__ == "__main__":

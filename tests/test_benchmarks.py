@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import losses, saving, steps
+from benchmarks import gpu, losses, saving, steps
 from benchmarks.measure import Row, table
 from benchmarks.recipes import compose
 from solo.data.batches import TrainingViews
@@ -28,6 +28,24 @@ def test_steps() -> None:
     before = run.method.probes.heads["linear"].weight.clone()  # type: ignore[union-attr]
     run.step()
     assert not before.equal(run.method.probes.heads["linear"].weight)  # type: ignore[union-attr]
+
+
+def test_gpu_steps() -> None:
+    """On a CPU, which has no launches to count."""
+    for recipe in ("digits/rectified_lpjepa.yaml", "digits/lejepa_multicrop.yaml"):
+        run = gpu.GpuStep(recipe, {"batch_size": 8})
+        views, step = gpu._rows(recipe, run, repeats=1)
+        assert views.ours > 0 and step.ours > 0 and "of the step" in step.bound
+        before = next(run.method.backbone.parameters()).clone()
+        run.plain_step()
+        assert not before.equal(next(run.method.backbone.parameters()))
+
+
+def test_gpu_benchmark_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "gpu"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"needs an NVIDIA GPU.+benchmarks\.rehearse"):
+        runpy.run_module("benchmarks", run_name="__main__")
 
 
 def test_saving(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,11 +96,14 @@ class CharacteristicRDMReg(nn.Module):
         distance = (ecf - target).square().sum(0)
         return (self.weights.to(distance) @ distance).mean()
 
+    def make_ready(self, dim: int) -> None:
+        """Expand the target's characteristic function for D features, unless that is done."""
+        if self._projected is None:
+            self._projected = product_characteristic_function(self.target, self.frequencies, dim)
+
     def target_values(self, slices: Tensor) -> Tensor:
         """The target's characteristic function along each slice, [2, T, K]."""
-        if self._projected is None:
-            dim = slices.shape[-1]
-            self._projected = product_characteristic_function(self.target, self.frequencies, dim)
+        self.make_ready(slices.shape[-1])
         start, stop = distributed.shard_range(len(slices))
         own = self._values(slices[start:stop])
         return distributed.all_sum(nn.functional.pad(own, (start, len(slices) - stop)))

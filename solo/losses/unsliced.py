@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.distributions import GeneralizedGaussian
+from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.multivariate import UnslicedEppsPulley
 from solo.multivariate.unsliced import FEW_COORDINATES
 from solo.univariate import EppsPulley
@@ -150,10 +151,12 @@ def unsliced_cost(samples: int, dim: int, terms: int = 0) -> int:
 
 
 def make_ready(loss: nn.Module, dim: int) -> None:
-    """Make what the unsliced form needs for D features now, not in the first step."""
+    """Make what a loss needs for D features now, not in the first step."""
     for module in loss.modules():
         if isinstance(module, UnslicedEppsPulley):
             module.parts(dim)
+        elif isinstance(module, CharacteristicRDMReg):
+            module.make_ready(dim)
 
 
 def form_taken(loss: nn.Module, samples: int, dim: int) -> list[str]:

@@ -28,9 +28,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solo import distributed
+from solo import distributed, kernels
 from solo.distributions import GeneralizedGaussian
 from solo.distributions.kernel_means import KernelMean
+from solo.distributions.placed import Placed
 from solo.distributions.quadrature import panel_rule
 from solo.multivariate.base import MultivariateTest
 
@@ -150,6 +151,7 @@ class RadialKernel:
         if dim >= FEW_COORDINATES:
             self.scale /= dim
             self.polynomial, self.error_bound = _polynomial(dim)
+            self.constants = Placed(self.polynomial)
 
     def __call__(self, r2: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled r^2 -> value and derivative by the scaled r^2; the input is overwritten."""
@@ -204,8 +206,11 @@ class _Matching(torch.autograd.Function):
         shape = x.shape
         own = (x.detach() - cross.centre).reshape(-1, *shape[-2:])
         everyone = distributed.gather(own, dim=1)
-        parts = [_of_view(*pair, kernel, cross) for pair in zip(own, everyone)]
-        values, gradients = (torch.stack(part) for part in zip(*parts))
+        if kernel.polynomial is not None and kernels.usable(own):
+            values, gradients = _of_views_by_kernels(own, everyone, kernel, cross)
+        else:
+            parts = [_of_view(*pair, kernel, cross) for pair in zip(own, everyone)]
+            values, gradients = (torch.stack(part) for part in zip(*parts))
         ctx.save_for_backward(gradients.view(shape))
         return values.view(shape[:-2])
 
@@ -213,6 +218,24 @@ class _Matching(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.saved_tensors[0] * grad[..., None, None], None, None
+
+
+def _of_views_by_kernels(
+    own: Tensor, everyone: Tensor, kernel: RadialKernel, cross: KernelMean
+) -> tuple[Tensor, Tensor]:
+    """What :func:`_of_view` gives, of all views at once: [V] and [V, n, D]."""
+    from solo.kernels.pairs import sums_over_pairs
+
+    views, count, total = *own.shape[:2], everyone.shape[1]
+    rows = own.reshape(-1, own.shape[-1])
+    value, gradient = cross(rows, rows.square().sum(-1))
+    (polynomial,) = kernel.constants.at(own.device, own.dtype)
+    limit = max(16, GPU_CHUNK // (views * total))
+    sums, pulled = sums_over_pairs(
+        own, everyone, kernel.scale, polynomial, count * distributed.rank(), limit
+    )
+    values = (sums / total + cross.constant).sub_(value.view(views, count), alpha=2).sum(1)
+    return values, gradient.view_as(own).mul_(-2).add_(pulled, alpha=2 / total)
 
 
 def _of_view(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from importlib.metadata import version
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,6 +22,8 @@ from solo.config import ConfigError, RunConfig, unknown_name
 from solo.data import ImageData
 from solo.runs.checkpoint_files import SafeCheckpointIO
 from solo.runs.folder import check_writable
+
+SIGTERM_BROADCAST = "_broadcast_sigterm_tensor"
 
 
 def prepare(config: RunConfig) -> tuple[Console, dict[str, Any]]:
@@ -74,7 +77,26 @@ def build_trainer(
         logger=False,
         default_root_dir=config.checkpoint.dir,
     )
+    leave_out_sigterm_broadcast(trainer)
     return trainer, io
+
+
+def leave_out_sigterm_broadcast(trainer: pl.Trainer) -> None:
+    """Keep Lightning from sending word of SIGTERM to all processes in every step.
+
+    It reads the answer back from the device, so that each step of several processes waits for the
+    GPU. The vote of our checkpoint callback, on the host, does the same work. Another version of
+    Lightning, where this is made elsewhere, is left as it is.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    if callable(getattr(loop, SIGTERM_BROADCAST, None)):
+        setattr(loop, SIGTERM_BROADCAST, lambda: None)
+    else:
+        warnings.warn(
+            f"pytorch-lightning {version('pytorch-lightning')} has no {SIGTERM_BROADCAST} to leave "
+            "out: with several GPUs each step may wait for the device",
+            stacklevel=2,
+        )
 
 
 def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:

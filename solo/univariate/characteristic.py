@@ -71,6 +71,8 @@ class _ECF(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         spacing, count = ctx.spacing, ctx.count
         if _fits_a_kernel(x, count):
+            import solo.kernels.characteristic  # noqa: F401 - makes the operator
+
             whole = x.reshape(-1, *x.shape[-2:]).contiguous()
             upstream = grad.reshape(2, -1, *grad.shape[-2:]).contiguous()
             found = torch.ops.solo.gradient_of_means(whole, upstream, spacing)

@@ -26,7 +26,7 @@ from solo.kernels.products import launch_chebyshev_sums, values_along
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import RDMReg
 from solo.losses.sigreg import SIGReg
-from solo.multivariate import SlicingUnivariateTest
+from solo.multivariate import SlicingUnivariateTest, unsliced
 from solo.multivariate.slices import build_slices
 from solo.univariate.characteristic import empirical_characteristic_function
 
@@ -169,6 +169,23 @@ def test_characteristic_losses_are_those_of_the_same_slices() -> None:
     parts = torch.cat((phase.cos().mean(2), phase.sin().mean(2)), dim=1)
     distance = (parts - values).square().unflatten(1, (2, -1)).sum(1)  # [V, T, K]
     assert found == pytest.approx((reg.weights @ distance).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [5, 100])
+def test_pairs_of_samples(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All directions at once: value and gradient, in blocks of rows and at once."""
+    monkeypatch.setattr(unsliced, "GPU_CHUNK", rows * 3 * 21)
+    target = RectifiedGeneralizedGaussian.with_expected_l0(0.25, p=1.0)
+    for law in (target, GeneralizedGaussian(2.0)):
+        z = (1.3 * law.sample((3, 21, 40)) + 0.2).requires_grad_()
+        exact = z.detach().double().requires_grad_()
+        upstream = torch.tensor([1.0, -2.0, 0.5])
+        test = unsliced.UnslicedEppsPulley(law)
+        found, wanted = test(z), test(exact)
+        torch.testing.assert_close(found.double(), wanted, rtol=2e-5, atol=0)
+        (ours,) = torch.autograd.grad((found * upstream).sum(), z)
+        (theirs,) = torch.autograd.grad((wanted * upstream).sum(), exact)
+        assert (ours - theirs).abs().max() < 2e-5 * theirs.abs().max()
 
 
 EVERY = {"prob": 1.0}

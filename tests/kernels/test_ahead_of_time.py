@@ -14,9 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from solo.kernels import characteristic, draws, products, views
-
-POINTERS = {"float32": "*fp32", "uint8": "*u8", "int64": "*i64"}
+from solo.kernels import characteristic, draws, pairs, products, views
 
 
 def case(kernel: Any, types: str, warps: int = 4, **constants: Any) -> Any:
@@ -45,6 +43,12 @@ KERNELS = [
         LANES=512,
     ),
     case(draws.random_signs, "*fp32 i64 i32 i32", BLOCK=512),
+    case(
+        pairs.values_and_slopes,
+        "*fp32 *fp32 *fp32 *fp32 *fp32 i32 i32 i32",
+        TERMS=12,
+        COLUMNS=512,
+    ),
     case(products.chebyshev_sums, "*fp32 *fp32 i32 i32 fp32", M=48, LANES=128),
     case(
         views.crop_and_color,

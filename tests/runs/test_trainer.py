@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import timm
 import torch
 import torchvision
 from helpers import tiny
+from pytorch_lightning.loops import training_epoch_loop
 from rich.console import Console
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed
 from solo.data import ImageData
 from solo.methods import resolve_config
+from solo.runs import trainer as trainer_module
 from solo.runs.trainer import SyncBatchNorm, build_trainer, hardware_options
 
 NETWORKS: dict[str, Any] = {
@@ -90,3 +93,20 @@ def test_who_started_this_process(
     monkeypatch.delenv("RANK", raising=False)
     slurm = expected and "SLURM_NTASKS" in variables
     assert distributed.is_first_launched() == slurm or "TORCHELASTIC_RUN_ID" in variables
+
+
+def test_no_step_asks_for_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning calls what is replaced, in every step of several processes; other versions warn."""
+    source = inspect.getsource(training_epoch_loop._TrainingEpochLoop.advance)
+    assert f"self.{trainer_module.SIGTERM_BROADCAST}()" in source
+    config = resolve_config(tiny(tmp_path))
+    data, options = ImageData(config), hardware_options(config, Console(quiet=True))
+    trainer, _ = build_trainer(config, data, options, Console())
+    theirs = training_epoch_loop._TrainingEpochLoop._broadcast_sigterm_tensor
+    assert "device" in inspect.getsource(theirs)
+    ours = trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor
+    assert "device" not in inspect.getsource(ours)
+    ours()
+    monkeypatch.setattr(trainer_module, "SIGTERM_BROADCAST", "_renamed")
+    with pytest.warns(UserWarning, match="has no _renamed to leave out"):
+        build_trainer(config, data, options, Console())

@@ -1,0 +1,93 @@
+"""A step of every recipe on fake CUDA tensors: nothing is read back, nothing waits, little runs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers import ROOT, slow
+
+from benchmarks.rehearse import CASES, IN_MEMORY, Watch, no_gpu_needed, rehearse
+from solo.univariate.characteristic import _ECF
+
+# Launches of a step beyond the student's networks: losses, probes, and other networks (teachers,
+# predictors), which are most of it where there are any.
+LIMITS = {
+    "rectified_lpjepa": 50,
+    "lejepa": 42,
+    "vicreg": 75,
+    "visreg": 65,
+    "barlow_twins": 55,
+    "simclr": 45,
+    "ncl": 70,
+    "supervised": 30,
+    "byol": 270,
+    "dino": 700,
+    "ijepa": 780,
+}
+OTHERS = {"unsliced": 112, "unsliced_epps_pulley": 64, "structured": 195}
+"""Of options."""
+
+
+def check(recipe: str, changes: dict[str, Any]) -> None:
+    found = rehearse(recipe, **changes)
+    assert found.views.blocking == found.step.blocking == found.networks.blocking == 0
+    in_memory = recipe.split("/", maxsplit=1)[0] in (*IN_MEMORY, "cifar")
+    # Crop and colours, the rest of the colours of large views, two axes of a blur: a resolution.
+    assert found.views.count <= 8 and (not in_memory or found.views.count <= 4)
+    assert found.views.copies <= 5  # numbers, labels, indices, and crops of each resolution
+    (name,) = [n for n in LIMITS if recipe.split("/")[1].startswith(n)]
+    option = next((OTHERS[v] for v in changes.values() if v in OTHERS), None)
+    assert found.loss <= (LIMITS[name] if option is None else option), found.step.operators
+
+
+QUICK = [case for case in CASES if case[0].startswith(("cifar/r", "cifar/l", "cifar/d"))]
+QUICK += [case for case in CASES if case[1]][:2]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"), [case if case in QUICK else slow(*case) for case in CASES], ids=str
+)
+def test_a_step(recipe: str, changes: dict[str, Any]) -> None:
+    check(recipe, changes)
+
+
+REST = sorted(
+    str(path.relative_to(ROOT / "scripts/pretrain"))
+    for folder in ("cifar", "imagenet-100", "imagenet")
+    for path in (ROOT / "scripts/pretrain" / folder).glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("recipe", [slow(name) for name in REST])
+def test_every_recipe(recipe: str) -> None:
+    """Teachers of ConvNeXt and ViT have more layers than the limits, which are ResNet's, know."""
+    found = rehearse(recipe)
+    assert found.views.blocking == found.step.blocking == 0 and found.views.count <= 8
+
+
+def test_the_gradient_of_characteristic_functions() -> None:
+    """The autograd engine needs a device: the backward function is called by itself."""
+    watch = Watch()
+    with no_gpu_needed(), watch:
+        x = torch.empty(8, 128, 1024, device="cuda")
+        context = SimpleNamespace(saved_tensors=(x,), spacing=0.1875, count=17)
+        grad = torch.empty(2, 8, 17, 1024, device="cuda")
+        result, *_ = _ECF.backward(context, grad)
+    assert result.shape == x.shape and dict(watch.operators) == {
+        "solo.gradient_of_means.default": 1
+    }
+
+
+def test_what_waits_is_noticed() -> None:
+    watch = Watch()
+    with no_gpu_needed(), watch:
+        x = torch.zeros(3, device="cuda")
+        torch.zeros(3).to("cuda")
+        torch.zeros(3).to("cuda", non_blocking=True)
+        x.copy_(torch.ones(3))
+        with pytest.raises(RuntimeError):
+            x.sum().item()
+    assert watch.blocking == 2

@@ -131,9 +131,7 @@ def rows() -> Iterator[Row]:
 def _rows(case: str, run: GpuStep, repeats: int) -> Iterator[Row]:
     views, plain_views = side_by_side(run.views, run.plain_views, repeats)
     yield Row(f"views: {case}", 1e3 * views, 1e3 * plain_views)
-    ours, theirs = side_by_side(
-        run.step, lambda: run.step(run.plain_views, run.plain_loss), repeats
-    )
+    ours, theirs = side_by_side(run.step, run.plain_step, repeats)
     batch = run.views()
     networks, _ = side_by_side(lambda: run.networks(batch), lambda: None, repeats)
     with FlopCounterMode(display=False) as counter:

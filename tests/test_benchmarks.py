@@ -30,6 +30,7 @@ def test_steps() -> None:
     assert not before.equal(run.method.probes.heads["linear"].weight)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_gpu_steps() -> None:
     """On a CPU, which has no launches to count."""
     for recipe in ("digits/rectified_lpjepa.yaml", "digits/lejepa_multicrop.yaml"):
@@ -48,6 +49,7 @@ def test_gpu_benchmark_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         runpy.run_module("benchmarks", run_name="__main__")
 
 
+@pytest.mark.slow
 def test_saving(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "BLOCK", 1)
     monkeypatch.setattr(saving, "ROUNDS", 1)

@@ -99,6 +99,7 @@ def test_every_digits_run_that_is_named(
     assert len(list(tmp_path.glob("*/*/report.html"))) >= count
 
 
+@pytest.mark.slow
 def test_own_images_as_the_readme_says(
     image_tree: Path, tmp_path: Path, command: Callable[..., CompletedProcess[str]]
 ) -> None:
@@ -111,7 +112,14 @@ def test_own_images_as_the_readme_says(
 
 def test_other_commands_exist() -> None:
     """Scripts and modules; that they work is tested beside them."""
-    known = {"pytest", "benchmarks", "benchmarks.profile_step", "solo.report", "venv"}
+    known = {
+        "pytest",
+        "benchmarks",
+        "benchmarks.profile_step",
+        "benchmarks.rehearse",
+        "solo.report",
+        "venv",
+    }
     for words in OTHERS:
         if words[0] == "-m":
             assert words[1] in known, words

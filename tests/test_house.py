@@ -17,7 +17,7 @@ FLOORS = {
     "solo.evaluation": 5,
     "solo.methods": 4,
     "solo.losses": 3,
-    **dict.fromkeys(("solo.univariate", "solo.multivariate", "solo.data"), 2),
+    **dict.fromkeys(("solo.univariate", "solo.multivariate", "solo.data", "solo.kernels"), 2),
     **dict.fromkeys(("solo.distributions", "solo.backbones", "solo.optim"), 1),
     **dict.fromkeys(("solo.config", "solo.distributed", "solo.rng"), 0),
 }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import ROOT, slow
 
-from benchmarks.rehearse import CASES, IN_MEMORY, Watch, no_gpu_needed, rehearse
+from benchmarks.rehearse import CASES, IN_MEMORY, Watch, main, no_gpu_needed, rehearse
 from solo.univariate.characteristic import _ECF
 
 # Launches of a step beyond the student's networks: losses, probes, and other networks (teachers,
@@ -91,3 +91,9 @@ def test_what_waits_is_noticed() -> None:
         with pytest.raises(RuntimeError):
             x.sum().item()
     assert watch.blocking == 2
+
+
+def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("benchmarks.rehearse.CASES", CASES[:1])
+    main()
+    assert "| cifar/rectified_lpjepa_cifar100 | 1 | 3 | 0 |" in capsys.readouterr().out

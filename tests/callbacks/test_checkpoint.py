@@ -167,6 +167,7 @@ def test_runs_killed_at_random_moments(tmp_path: Path) -> None:
         assert comparable(folder / "metrics.csv") == comparable(ends[0] / "metrics.csv"), folder
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_mid_epoch_ends_the_same(tmp_path: Path) -> None:
     kill_and_compare(tmp_path, [[3], [7, 8], [12]])
 
@@ -315,6 +316,7 @@ def test_a_launcher_that_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert previous["global_step"] == 3  # after the step of the SIGTERM
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_file_before_a_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

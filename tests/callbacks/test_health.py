@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import rows, tiny
+from helpers import rows, slow, tiny
 
 from solo.callbacks import HealthMonitor
 from solo.callbacks.health import DivergedError
@@ -42,7 +42,7 @@ def test_a_loss_that_is_no_number(
     assert all(torch.isfinite(v).all() for v in content["state_dict"].values())
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, slow(1)])
 def test_a_broken_file(
     workers: int, image_tree: Path, tmp_path: Path, command: Callable[..., CompletedProcess[str]]
 ) -> None:
@@ -108,6 +108,7 @@ def worker(rank: int, world: int) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value) for name, value in found.items()}
 
 
+@pytest.mark.slow
 def test_skipped_images_of_all_processes(agree: Callable[..., None], processes: Any) -> None:
     agree(worker)
     (one,) = processes(worker, 1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import write_images
-from helpers import merged
+from helpers import merged, slow
 
 from benchmarks.recipes import compose
 from solo.config import ConfigError
@@ -131,7 +131,9 @@ FILES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [name if name in ("byol", "simclr") else slow(name) for name in FILES]
+)
 def test_two_steps_of_each_file(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

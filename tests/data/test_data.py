@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_celeba, write_cifar, write_images, write_stl10
+from helpers import slow
 from PIL import Image
 from torchvision import datasets as tv
 
@@ -393,7 +394,7 @@ def preload(path: str, form: str) -> Callable[[], None]:
     return lambda: train.preload("images")
 
 
-@pytest.mark.parametrize("form", ["image_folder", "h5"])
+@pytest.mark.parametrize("form", ["image_folder", slow("h5")])
 def test_preloading_takes_the_data_once(form: str, tmp_path: Path, script: Any) -> None:
     size = 0
     for name in ("a", "b"):

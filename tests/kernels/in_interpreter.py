@@ -106,11 +106,11 @@ def test_any_part_of_the_rows(dim: int) -> None:
 @pytest.mark.parametrize("p", [0.5, 1.0, 2.0, 3.7])
 def test_target_samples_follow_their_law(p: float) -> None:
     law = GeneralizedGaussian(p, 0.3, 0.8)
-    x = samples_of(law, torch.empty(2, 61, 83), SEED)
+    x = samples_of(law, torch.empty(2, 61, 41), SEED)
     for view in x:
         found = stats.kstest(view.flatten().numpy(), lambda v: law.cdf(torch.from_numpy(v)).numpy())
         assert found.pvalue > 1e-3
-    assert abs(np.corrcoef(x.flatten(1))[0, 1]) < 0.06
+    assert abs(np.corrcoef(x.flatten(1))[0, 1]) < 0.08
     rectified = RectifiedGeneralizedGaussian(p, 0.3, 0.8)
     assert torch.equal(samples_of(rectified, x, SEED), x.relu())
     other = launch_generalized_gaussians(x, SEED + 2**40, p, 0.3, 0.8, False)
@@ -157,12 +157,12 @@ def test_matching_is_that_of_the_same_draws(kind: Any) -> None:
 
 def test_characteristic_losses_are_those_of_the_same_slices() -> None:
     z = 1.5 * torch.randn(2, 24, 16)
-    sigreg = SIGReg(num_slices=40)
+    sigreg = SIGReg(num_slices=12)
     assert isinstance(sigreg.test, SlicingUnivariateTest)
     slices = sigreg.test.slices.matrix(z, (0,)).double()
     wanted = sigreg.test.univariate_test(z.double() @ slices.T).mean()
     assert sigreg(z, (0,)).item() == pytest.approx(wanted.item(), rel=1e-5)
-    reg = CharacteristicRDMReg(RectifiedGeneralizedGaussian(1.0), num_projections=40)
+    reg = CharacteristicRDMReg(RectifiedGeneralizedGaussian(1.0), num_projections=12)
     found = reg(z, (0,)).item()
     values = torch.cat(list(reg.target_values(slices)))  # float64: the tensor code
     phase = (z.double() @ slices.T)[:, None] * torch.from_numpy(reg.frequencies)[:, None, None]
@@ -219,8 +219,8 @@ def images(count: int, channels: int, height: int, width: int) -> torch.Tensor:
 
 
 CASES = [
-    *((name, 16, 3, False) for name in RECIPES),
-    *((name, 70, 3, True) for name in ("contrast", "blur", "equalize", "all")),
+    *((name, 8, 3, False) for name in RECIPES),
+    *((name, 70, 3, True) for name in ("contrast", "all")),
     ("all", 5, 1, False),
     ("all", 33, 3, False),
 ]
@@ -234,13 +234,13 @@ def test_views(name: str, size: int, channels: int, files: bool) -> None:
         Augmentation.model_validate({"crop_size": size, "num_crops": 1}),
         Augmentation.model_validate({"crop_size": 9, "num_crops": 1, **RECIPES[name]}),
     ]
-    data, batch = images(7, channels, 19, 14), 3
+    data, batch = images(7, channels, 12, 9), 3
     indices = torch.tensor([5, 0, 3])
     plans = []
     for number, recipe in enumerate(recipes):
         count = batch * recipe.num_crops
         u = rng.uniforms(number, "test", np.arange(count)[:, None], NUMBERS)
-        plans.append(plan_views(recipe, u, np.full(count, 19), np.full(count, 14)))
+        plans.append(plan_views(recipe, u, np.full(count, 12), np.full(count, 9)))
     joined = join_plans(plans)
     assert [len(plan.boxes) for plan in joined] == [9, 3]
     crops = []

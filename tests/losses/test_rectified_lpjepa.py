@@ -211,6 +211,7 @@ def backward(count: int) -> Callable[[], None]:
     return partial(work, count)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_slices() -> None:
     """Peak memory of a process, forward and backward, with 16,384 and with 65,536 slices."""
     few, many = (peak_memory(backward, count) for count in (16384, 65536))

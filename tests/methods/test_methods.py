@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import cut_short, last, rows, state, tiny
+from helpers import cut_short, last, rows, slow, state, tiny
 from torch import nn
 
 from benchmarks.recipes import compose
@@ -62,7 +62,7 @@ def test_it_trains(method: str, tmp_path: Path) -> None:
     assert result.metrics["val_acc1"] > 15
 
 
-@pytest.mark.parametrize("method", ["byol", "dino", "ijepa"])
+@pytest.mark.parametrize("method", ["byol", slow("dino"), slow("ijepa")])
 def test_a_teacher_survives_a_resume(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_killed_run_stays_one_run(tmp_path: Path, command: Command) -> None:
     assert environment["status"] == "finished" and len(environment["continued"]) == 1
 
 
+@pytest.mark.slow
 def test_nobody_answers(tmp_path: Path, command: Command) -> None:
     """The run is kept offline and says so; a wrong key needs no network to be refused."""
     some = [*words(tmp_path), "max_epochs=1", "limit_train_batches=2", "scheduler.warmup_epochs=0"]

@@ -48,6 +48,7 @@ def theirs(path: Path, **more: Any) -> dict[str, torch.Tensor]:
     return {k: v for k, v in backbone.state_dict().items() if k.startswith("backbone.")}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_a_config_and_callbacks(tmp_path: Path) -> None:
     weights = theirs(tmp_path / "last.ckpt")
     with pytest.raises(pickle.UnpicklingError):

@@ -65,7 +65,7 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
     assert nothing.returncode and "no finished pretraining run" in nothing.stderr
 
 
-@pytest.mark.parametrize("name", ["resnet10t", slow("resnet18"), "vit_tiny"])
+@pytest.mark.parametrize("name", ["resnet10t", slow("resnet18"), slow("vit_tiny")])
 def test_export(name: str, tmp_path: Path, script: Command) -> None:
     """The exported network is the same without this package, to 1e-6 of its scale."""
     kwargs = {"channels": [8] * 4, "stem_type": ""} if name == "resnet10t" else {}
@@ -199,3 +199,15 @@ def test_slice_noise(tmp_path: Path, script: Command) -> None:
     for _, _, few, many in lines[1:]:
         assert float(many.strip(" %")) < 0.5 * float(few.strip(" %"))
     assert (tmp_path / "slices.png").stat().st_size > 10_000
+
+
+def test_power(script: Command) -> None:
+    """With few features directions see what each feature by itself does; a share each."""
+    done = script("scripts/utils/power.py", "--dims", "2")
+    lines = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [line[1].strip() for line in lines[1:4]] == [
+        "256 slices",
+        "all directions",
+        "each feature by itself",
+    ]
+    assert all(80 < float(line[2].strip(" %")) <= 100 for line in lines[1:])

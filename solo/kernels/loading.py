@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -34,7 +34,14 @@ def operator(schema: str, shapes: Callable[..., Any]) -> Callable[[Launch], Laun
     torch.library.register_fake(f"solo::{name}", shapes, lib=LIBRARY)
 
     def register(launch: Launch) -> Launch:
-        LIBRARY.impl(name, launch, "CompositeExplicitAutograd")
+        @wraps(launch)
+        def there(first: Tensor, *rest: Any) -> Any:
+            if not first.is_cuda:
+                return launch(first, *rest)
+            with torch.cuda.device(first.device):  # Triton launches on the current one
+                return launch(first, *rest)
+
+        LIBRARY.impl(name, there, "CompositeExplicitAutograd")
         return launch
 
     return register

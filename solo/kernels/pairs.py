@@ -40,7 +40,8 @@ def values_and_slopes(
         inside = column < samples
         product = tl.load(products_ptr + column, inside, other=0.0)
         other = tl.load(sizes_ptr + view * samples + column, inside, other=0.0)
-        distance = tl.maximum(size + other - 2.0 * product, 0.0)
+        distance = size + other - 2.0 * product
+        distance = tl.where(distance < 0.0, 0.0, distance)  # not a NaN
         y = 1.0 / tl.sqrt(1.0 + distance)
         last = tl.load(polynomial_ptr + TERMS - 1)
         value = y * 0.0 + last

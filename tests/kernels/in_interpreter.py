@@ -188,6 +188,19 @@ def test_pairs_of_samples(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (ours - theirs).abs().max() < 2e-5 * theirs.abs().max()
 
 
+def test_features_that_are_no_numbers_are_not_hidden() -> None:
+    z = torch.randn(2, 9, 24)
+    z[0, 3, 5] = float("nan")
+    target = RectifiedGeneralizedGaussian(1.0)
+    for loss in (
+        unsliced.UnslicedEppsPulley(),
+        SIGReg(num_slices=8),
+        RDMReg(target, num_projections=8),
+        CharacteristicRDMReg(target, num_projections=8),
+    ):
+        assert loss(z, (0,)).sum().isnan(), loss
+
+
 EVERY = {"prob": 1.0}
 JITTER = {"prob": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 RECIPES: dict[str, dict[str, Any]] = {

@@ -67,6 +67,18 @@ KERNELS = [
         LAST=False,
         **VIEW,
     ),
+    # Integers of 1 become constants: grey images, a batch of one.
+    case(
+        views.crop_and_color,
+        "*u8 *i64 *fp32 *fp32 *fp32 i32 i32",
+        batch=1,
+        channels=1,
+        SIZE=33,
+        CROP=True,
+        WHOLE=True,
+        LAST=False,
+        PIXELS=2048,
+    ),
     case(views.color_on, "*fp32 *fp32 *fp32 *u8", PARTS=64, LAST=True, **VIEW),
     case(views.blur_an_axis, "*fp32 *fp32 *u8", STRIDE=224, REACH=6, LAST=True, **VIEW),
     case(views.equalize_planes, "*u8 *fp32 *u8", **VIEW),

@@ -22,6 +22,7 @@ from solo.kernels.draws import (
     launch_unit_rows,
     samples_of,
 )
+from solo.kernels.pairs import sums_over_pairs
 from solo.kernels.products import launch_chebyshev_sums, values_along
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import RDMReg
@@ -186,6 +187,16 @@ def test_pairs_of_samples(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
         (ours,) = torch.autograd.grad((found * upstream).sum(), z)
         (theirs,) = torch.autograd.grad((wanted * upstream).sum(), exact)
         assert (ours - theirs).abs().max() < 2e-5 * theirs.abs().max()
+
+
+def test_a_process_takes_its_own_rows() -> None:
+    everyone, polynomial = torch.randn(2, 13, 24), torch.tensor([0.7, 0.2, 0.1])
+    values, gradient = sums_over_pairs(everyone, everyone, 0.1, polynomial, 0, 100)
+    for first, rows in ((0, 4), (5, 3), (9, 100)):
+        own = everyone[:, first : first + 4].contiguous()
+        found = sums_over_pairs(own, everyone, 0.1, polynomial, first, rows)
+        torch.testing.assert_close(found[0], values[:, first : first + 4])
+        torch.testing.assert_close(found[1], gradient[:, first : first + 4])
 
 
 def test_features_that_are_no_numbers_are_not_hidden() -> None:

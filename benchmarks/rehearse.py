@@ -31,23 +31,35 @@ from solo.losses.ijepa import Masks, draw_masks
 from solo.methods import METHODS, resolve_config
 from solo.methods.base import SSLMethod
 from solo.methods.momentum import MomentumMethod
+from solo.optim import build_optimizer, parameter_groups
+from solo.rng import Step
 
 IN_MEMORY = {"cifar10": 32, "cifar100": 32, "stl10": 96, "digits": 8}
 """Data sets that the device holds, and their images' side."""
 
 # Not launches: they make views of storage, or nothing at all.
-FREE: tuple[str, ...] = (
-    "view",
-    "expand",
-    "alias",
-    "detach",
-    "t.default",
-    "transpose",
-    "permute",
-    "slice",
-    "select",
+FREE = tuple(
+    [
+        "view",
+        "_unsafe_view",
+        "expand",
+        "alias",
+        "detach",
+        "t.default",
+        "transpose",
+        "permute",
+        "slice",
+        "select",
+        "split",
+        "unbind",
+        "squeeze",
+        "unsqueeze",
+        "as_strided",
+        "prim.device",
+        "empty",
+        "lift",
+    ]
 )
-FREE += ("split", "unbind", "squeeze", "as_strided", "prim.device", "empty", "unsafe_view", "lift")
 
 
 class Watch(TorchDispatchMode):
@@ -81,14 +93,17 @@ class Watch(TorchDispatchMode):
 
 
 class Rehearsed(NamedTuple):
-    """What one step of a recipe takes: its views, its networks' forward passes, all of it."""
+    """What one step of a recipe takes: its views, its networks' forward passes, the method's loss,
+    all of these with the probes, and the optimizer."""
 
     views: Watch
     networks: Watch
+    loss: Watch
     step: Watch
+    optimizer: Watch
 
     @property
-    def loss(self) -> int:
+    def beyond(self) -> int:
         """Launches of the step that are not the student's networks: losses, probes, teachers."""
         return self.step.count - self.networks.count
 
@@ -180,12 +195,23 @@ def rehearse(recipe: str, **changes: Any) -> Rehearsed:
             there = waiting.to(device)
             batch = Batch(finish_views(there, resident), there.labels, there.indices)
         method.training_step(batch, 0)
-        networks, step = Watch(), Watch()
+        networks, loss, step, update = Watch(), Watch(), Watch(), Watch()
         with networks:
-            method.encode(batch.views)
+            encoded = method.encode(batch.views)
+        encoded = encoded.for_losses()
+        with loss, torch.autocast("cuda", enabled=False):
+            method.compute_loss(encoded, batch, Step(0, 1))
         with step:
             method.training_step(batch, 1)
-    return Rehearsed(views, networks, step)
+        groups = parameter_groups(method.loss_parameters(), 0.1, 1e-4, True)
+        optimizer = build_optimizer(config, groups)
+        for _ in range(2):  # its state is made in the first
+            for p in method.parameters():
+                p.grad = torch.empty_like(p)
+            update = Watch()
+            with update:
+                optimizer.step()
+    return Rehearsed(views, networks, loss, step, update)
 
 
 # One recipe of each kind, and options that need other kernels.
@@ -206,13 +232,20 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 def main() -> None:
     """Print a table."""
-    print("| recipe | views: launches | copies | blocking | step beyond the networks | blocking |")
+    print("| recipe | views: launches | copies | loss | step beyond the networks | blocking |")
     print("|---" * 6 + "|")
     for recipe, changes in track(CASES, "Rehearsing"):
         found = rehearse(recipe, **changes)
         name = " ".join([recipe.removesuffix(".yaml"), *(f"{k}={v}" for k, v in changes.items())])
-        views, step = found.views, found.step
-        cells = [name, views.count, views.copies, views.blocking, found.loss, step.blocking]
+        blocking = sum(watch.blocking for watch in found)
+        cells = [
+            name,
+            found.views.count,
+            found.views.copies,
+            found.loss.count,
+            found.beyond,
+            blocking,
+        ]
         print("| " + " | ".join(map(str, cells)) + " |")
 
 

@@ -16,31 +16,32 @@ from solo.univariate.characteristic import _ECF
 # predictors), which are most of it where there are any.
 LIMITS = {
     "rectified_lpjepa": 50,
-    "lejepa": 42,
+    "lejepa": 36,
     "vicreg": 75,
     "visreg": 65,
     "barlow_twins": 55,
-    "simclr": 45,
+    "simclr": 42,
     "ncl": 70,
     "supervised": 30,
     "byol": 270,
-    "dino": 700,
-    "ijepa": 780,
+    "dino": 540,
+    "ijepa": 580,
 }
-OTHERS = {"unsliced": 112, "unsliced_epps_pulley": 64, "structured": 195}
+OTHERS = {"unsliced": 106, "unsliced_epps_pulley": 60, "structured": 145}
 """Of options."""
 
 
 def check(recipe: str, changes: dict[str, Any]) -> None:
     found = rehearse(recipe, **changes)
-    assert found.views.blocking == found.step.blocking == found.networks.blocking == 0
+    assert not [watch.blocking for watch in found if watch.blocking]
     in_memory = recipe.split("/", maxsplit=1)[0] in (*IN_MEMORY, "cifar")
     # Crop and colours, the rest of the colours of large views, two axes of a blur: a resolution.
     assert found.views.count <= 8 and (not in_memory or found.views.count <= 4)
     assert found.views.copies <= 5  # numbers, labels, indices, and crops of each resolution
     (name,) = [n for n in LIMITS if recipe.split("/")[1].startswith(n)]
+    assert found.loss.count <= (20 if name == "lejepa" and not changes else 800)
     option = next((OTHERS[v] for v in changes.values() if v in OTHERS), None)
-    assert found.loss <= (LIMITS[name] if option is None else option), found.step.operators
+    assert found.beyond <= (LIMITS[name] if option is None else option), found.step.operators
 
 
 QUICK = [case for case in CASES if case[0].startswith(("cifar/r", "cifar/l", "cifar/d"))]
@@ -65,7 +66,7 @@ REST = sorted(
 def test_every_recipe(recipe: str) -> None:
     """Teachers of ConvNeXt and ViT have more layers than the limits, which are ResNet's, know."""
     found = rehearse(recipe)
-    assert found.views.blocking == found.step.blocking == 0 and found.views.count <= 8
+    assert not [watch.blocking for watch in found if watch.blocking] and found.views.count <= 8
 
 
 def test_the_gradient_of_characteristic_functions() -> None:
@@ -96,4 +97,4 @@ def test_what_waits_is_noticed() -> None:
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("benchmarks.rehearse.CASES", CASES[:1])
     main()
-    assert "| cifar/rectified_lpjepa_cifar100 | 1 | 3 | 0 |" in capsys.readouterr().out
+    assert "| cifar/rectified_lpjepa_cifar100 | 1 | 3 | " in capsys.readouterr().out

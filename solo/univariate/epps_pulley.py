@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
+from solo.distributions.placed import Placed
 from solo.univariate.base import UnivariateTest, check_samples
 from solo.univariate.characteristic import empirical_characteristic_function
 
@@ -72,13 +73,14 @@ class EppsPulley(UnivariateTest):
         self.register_buffer("target", normal, persistent=False)
         weights = 2 * trapezoid * self.weight_function(t)
         self.register_buffer("weights", weights, persistent=False)
+        self._constants = Placed(weights.numpy(), normal.numpy())
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N, K] -> [..., K]."""
         check_samples(x)
         ecf = empirical_characteristic_function(x, self.spacing, len(self.weights))
         ecf = distributed.all_mean(ecf)
-        weights, target = (buffer.to(ecf) for buffer in (self.weights, self.target))
+        weights, target = self._constants.at(ecf.device, ecf.dtype)
         distance = (ecf[0] - target[:, None]).square() + ecf[1].square()  # [..., T, K]
         count = x.shape[-2] * distributed.world_size()
         return count * (weights @ distance)

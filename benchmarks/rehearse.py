@@ -38,28 +38,18 @@ IN_MEMORY = {"cifar10": 32, "cifar100": 32, "stl10": 96, "digits": 8}
 """Data sets that the device holds, and their images' side."""
 
 # Not launches: they make views of storage, or nothing at all.
-FREE = tuple(
-    [
-        "view",
-        "_unsafe_view",
-        "expand",
-        "alias",
-        "detach",
-        "t.default",
-        "transpose",
-        "permute",
-        "slice",
-        "select",
-        "split",
-        "unbind",
-        "squeeze",
-        "unsqueeze",
-        "as_strided",
-        "prim.device",
-        "empty",
-        "lift",
-    ]
+FREE: tuple[str, ...] = (
+    "view",
+    "_unsafe_view",
+    "expand",
+    "alias",
+    "detach",
+    "t.default",
+    "transpose",
+    "permute",
 )
+FREE += ("slice", "select", "split", "unbind", "squeeze", "unsqueeze", "as_strided", "lift")
+FREE += ("empty", "prim.device")
 
 
 class Watch(TorchDispatchMode):

@@ -7,19 +7,24 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import plain
-from benchmarks.measure import Row, device, side_by_side, synchronise
+from benchmarks.measure import (
+    Row,
+    device,
+    matmul_rate,
+    peak_memory,
+    side_by_side,
+    synchronise,
+)
 from benchmarks.recipes import compose
 from benchmarks.rehearse import IN_MEMORY, unfinished_batch
 from solo.data import Batch, Normalize
 from solo.data.deferred import finish_views
 from solo.losses.sigreg import lejepa_loss
-from solo.losses.vicreg import invariance_loss
 from solo.methods import METHODS, resolve_config
 from solo.optim import build_optimizer, parameter_groups
 from solo.rng import Step
@@ -91,13 +96,10 @@ class GpuStep:
         """The same as papers write it."""
         z, options = self._encoded(batch).z, self.method.options
         if self.config.method == "lejepa":
-            slices = F.normalize(torch.randn(options.num_slices, z.shape[-1], device=z.device))
+            slices = plain.random_slices(options.num_slices, z)
             regulariser = torch.stack([plain.sigreg(view, slices) for view in z]).mean()
             return lejepa_loss(z, regulariser, self.method.global_views, lamb=options.lamb).loss
-        slices = options.num_projections
-        rdm = [plain.drawn_rdm_reg(view, options.target(), slices) for view in z]
-        weights = options.invariance_loss_weight, options.rdm_reg_loss_weight
-        return weights[0] * invariance_loss(z) + weights[1] * torch.stack(rdm).mean()
+        return plain.rectified_lpjepa(z, options)
 
     def networks(self, batch: Batch) -> None:
         """Their forward and backward pass alone."""
@@ -137,12 +139,13 @@ def _rows(case: str, run: GpuStep, repeats: int) -> Iterator[Row]:
     with FlopCounterMode(display=False) as counter:
         run.networks(batch)
     flops = counter.get_total_flops()
+    rate = matmul_rate(8192 if device().type == "cuda" else 256, torch.bfloat16)
     memory = {"ours_memory": _peak(run.step), "plain_memory": _peak(run.plain_step)}
     launches, report = _profile(run.step)
     print(f"{case}\n{report}")
     bound = (
         f"networks {networks / ours:.0%} of the step, {launches} launches, "
-        f"{flops / ours / bfloat16_rate():.0%} of the rate of a bfloat16 product"
+        f"{flops / ours / rate:.0%} of the rate of a bfloat16 product"
     )
     yield Row(case, run.images / ours, run.images / theirs, "images/s", bound=bound, **memory)
 
@@ -162,18 +165,5 @@ def _profile(work: Callable[[], None]) -> tuple[int, str]:
 
 
 def _peak(work: Callable[[], None]) -> float | None:
-    """MiB, of the device."""
-    if device().type != "cuda":
-        return None
-    torch.cuda.reset_peak_memory_stats()
-    work()
-    synchronise()
-    return torch.cuda.max_memory_allocated() / 2**20
-
-
-def bfloat16_rate(size: int | None = None) -> float:
-    """Measured operations a second of a large bfloat16 product."""
-    size = size or (8192 if device().type == "cuda" else 256)
-    a = torch.randn(size, size, device=device(), dtype=torch.bfloat16)
-    seconds, _ = side_by_side(lambda: a @ a, lambda: None)
-    return float(2 * size**3 / seconds)
+    """MiB above what is held between steps, of the device."""
+    return peak_memory(lambda: work) if device().type == "cuda" else None

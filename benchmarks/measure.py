@@ -81,9 +81,9 @@ def side_by_side(
     return median(times[0]), median(times[1])
 
 
-def matmul_rate(size: int = 2048) -> float:
-    """Measured multiply-add operations a second (two each) of a float32 matrix product."""
-    a = torch.randn(size, size, device=device())
+def matmul_rate(size: int = 2048, dtype: torch.dtype = torch.float32) -> float:
+    """Measured multiply-add operations a second (two each) of a matrix product."""
+    a = torch.randn(size, size, device=device(), dtype=dtype)
     best = min(_once(lambda: a @ a) for _ in range(5))
     return 2 * size**3 / best
 

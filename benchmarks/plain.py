@@ -6,6 +6,8 @@ autograd, an [N, K, T] tensor, one image at a time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,8 +28,20 @@ def rdm_reg(z: Tensor, targets: Tensor, projections: Tensor) -> Tensor:
 
 def drawn_rdm_reg(z: Tensor, target: GeneralizedGaussian, slices: int) -> Tensor:
     """The same, with its draws."""
-    projections = F.normalize(torch.randn(slices, z.shape[-1], device=z.device), dim=-1)
-    return rdm_reg(z, target.sample(z.shape, device=z.device), projections)
+    return rdm_reg(z, target.sample(z.shape, device=z.device), random_slices(slices, z))
+
+
+def random_slices(count: int, z: Tensor) -> Tensor:
+    """Unit rows [K, D] for z [.., D]."""
+    return F.normalize(torch.randn(count, z.shape[-1], device=z.device), dim=-1)
+
+
+def rectified_lpjepa(z: Tensor, options: Any) -> Tensor:
+    """The method's loss of two views, z [2, N, D], its draws included."""
+    target, slices = options.target(), options.num_projections
+    reg = torch.stack([drawn_rdm_reg(view, target, slices) for view in z]).mean()
+    invariance = (z[0] - z[1]).square().mean()
+    return options.invariance_loss_weight * invariance + options.rdm_reg_loss_weight * reg
 
 
 def sigreg(z: Tensor, projections: Tensor, points: int = 17, t_max: float = 3.0) -> Tensor:

@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from benchmarks import plain
 from benchmarks.measure import Row, device, side_by_side, synchronise
 from benchmarks.recipes import compose
 from solo.config import Augmentation
 from solo.data import ImageData
-from solo.data.batches import Batch, SampleKey, TrainingViews
-from solo.data.deferred import join_resolutions
+from solo.data.batches import Batch, SampleKey, TrainingViews, join_resolutions
 from solo.data.sources import ArraySource, ImageSource
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.methods.probes import global_means, probe_loss, score
@@ -94,7 +92,7 @@ class Run:
         batch = self.data.transfer_batch_to_device(self.views[keys], device(), 0)
         encoded = self.method.encode(batch.views)
         if plain_loss:
-            loss = self._plain_loss(encoded.z)
+            loss = plain.rectified_lpjepa(encoded.z, self.method.options)
         else:
             loss = self.method.compute_loss(encoded, batch, Step(0, self.start)).total
         if self.method.probes is not None:
@@ -104,13 +102,6 @@ class Run:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-
-    def _plain_loss(self, z: Tensor) -> Tensor:
-        kwargs = self.method.options
-        target = kwargs.target()  # type: ignore[attr-defined]
-        slices = kwargs.num_projections  # type: ignore[attr-defined]
-        reg = torch.stack([plain.drawn_rdm_reg(view, target, slices) for view in z]).mean()
-        return 25 * (z[0] - z[1]).square().mean() + 125 * reg
 
     def network_only(self) -> float:
         """Seconds of forward and backward through backbone and projector alone."""

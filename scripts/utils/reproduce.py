@@ -187,8 +187,8 @@ def write(table: Table, found: Mapping[str, Sequence[Measured]], out: Path) -> s
         writer.writerow(["row", "seed", *table.columns])
         for name, values in found.items():
             for value in values:
-                found_here = [value.get(source, "") for source in table.columns.values()]
-                writer.writerow([name, int(value["seed"]), *found_here])
+                measured = (value.get(source, "") for source in table.columns.values())
+                writer.writerow([name, int(value["seed"]), *measured])
     if table.figure is not None and any(found.values()):
         figure(table, found).savefig(out.with_suffix(".png"), dpi=110)
     return "\n".join(lines)

@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as TF
 
 from solo import rng
 from solo.config import Augmentation
-from solo.data.deferred import Unfinished, defer, join_resolutions, make_views
-from solo.data.plans import NUMBERS, ViewPlan, join_plans, plan_views
+from solo.data.deferred import Unfinished, defer, make_views
+from solo.data.plans import NUMBERS, ViewPlan, grouped, join_plans, plan_views
 from solo.data.sources import BadImageError, ImageSource
 from solo.data.views import validation_transform
 
@@ -183,8 +183,9 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         labels = self.source.labels[loaded.indices]
         numbers = list(zip(self.recipes, self._numbers(keys)))
         if self.defer:
-            plans = [plan_views(recipe, u, *loaded.sizes(len(u))) for recipe, u in numbers]
-            plans = join_plans(plans)
+            plans = join_plans(
+                [plan_views(recipe, u, *loaded.sizes(len(u))) for recipe, u in numbers]
+            )
             crops = [_crop_files(loaded.files, plan) for plan in plans if loaded.files]
             return defer(crops, plans, labels, loaded.indices, loaded.skipped)
         views = [self._views(loaded, recipe, u) for recipe, u in numbers]
@@ -239,6 +240,12 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
             found.append(rng.uniforms(self.seed, "views", items, NUMBERS))
             first += recipe.num_crops
         return found
+
+
+def join_resolutions(views: Sequence[Tensor]) -> list[Tensor]:
+    """Views of each recipe [V, B, 3, H, W] -> of each resolution, the first recipe's first."""
+    groups = grouped(views, lambda part: part.shape[-1])
+    return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in groups]
 
 
 def _crop_files(images: Sequence[Tensor], plan: ViewPlan) -> Tensor:

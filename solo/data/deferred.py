@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,9 +38,11 @@ class Unfinished(NamedTuple):
         return Unfinished(crops, self.plans, packed, labels, indices, self.skipped)
 
 
-def defer(crops: list[Tensor], plans: list[ViewPlan], *rest: Tensor | int) -> Unfinished:
+def defer(
+    crops: list[Tensor], plans: list[ViewPlan], labels: Tensor, indices: Tensor, skipped: int = 0
+) -> Unfinished:
     """Leave the views of these plans to the device."""
-    return Unfinished(crops, plans, pack(plans), *rest)  # type: ignore[arg-type]
+    return Unfinished(crops, plans, pack(plans), labels, indices, skipped)
 
 
 def finish_views(unfinished: Unfinished, images: Tensor | None) -> list[Tensor]:
@@ -92,11 +93,3 @@ def make_views(images: Tensor, plan: ViewPlan) -> Tensor:
     if not plan.turns:  # grey images stay in one channel up to here
         return plan.finish(cropped).expand(-1, 3, -1, -1)
     return plan.finish(cropped.expand(-1, 3, -1, -1).contiguous())
-
-
-def join_resolutions(views: Sequence[Tensor]) -> list[Tensor]:
-    """Views of each recipe [V, B, 3, H, W] -> of each resolution, the first recipe's first."""
-    by_size: dict[int, list[Tensor]] = {}
-    for part in views:
-        by_size.setdefault(part.shape[-1], []).append(part)
-    return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in by_size.values()]

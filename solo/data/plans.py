@@ -6,8 +6,9 @@ nothing back from the device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from solo.data.crops import FLIP, crop_and_resize, crop_boxes
 from solo.data.operations import NUMBERS, OPERATIONS, Turn
 from solo.data.operations.base import apply_turns
 
-__all__ = ["NUMBERS", "ViewPlan", "join_plans", "plan_views"]
+__all__ = ["NUMBERS", "ViewPlan", "grouped", "join_plans", "plan_views"]
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)  # loaders make tensors of a NamedTuple's arrays
@@ -63,12 +66,17 @@ def plan_views(
     )
 
 
+def grouped(parts: Iterable[Part], size: Callable[[Part], int]) -> list[list[Part]]:
+    """What each recipe gives, by the size of its views, the first recipe's first."""
+    by_size: dict[int, list[Part]] = {}
+    for part in parts:
+        by_size.setdefault(size(part), []).append(part)
+    return list(by_size.values())
+
+
 def join_plans(plans: Sequence[ViewPlan]) -> list[ViewPlan]:
     """Plans of each recipe -> of each size, the first recipe's first."""
-    by_size: dict[int, list[ViewPlan]] = {}
-    for plan in plans:
-        by_size.setdefault(plan.size, []).append(plan)
-    return [_joined(parts) for parts in by_size.values()]
+    return [_joined(parts) for parts in grouped(plans, lambda plan: plan.size)]
 
 
 def _joined(plans: Sequence[ViewPlan]) -> ViewPlan:

@@ -20,9 +20,9 @@ LANES = 512
 
 
 @triton.jit
-def four_normals(seed, a, b, c):
-    """Standard normals for the counter (a, b, c, 0)."""
-    i, j, k, m = tl.philox(seed, a, b, c, c * 0)
+def four_normals(seed, a, b):
+    """Standard normals for the counter (a, b, 0, 0)."""
+    i, j, k, m = tl.philox(seed, a, b, b * 0, b * 0)
     p, q = two_normals(i, j)
     r, s = two_normals(k, m)
     return p, q, r, s
@@ -33,11 +33,10 @@ def unit_rows(out_ptr, seed, start, dim, quarter, LANES: tl.constexpr):
     """A row a program: normals, over their length. Lane i makes columns i + (0 … 3) quarter."""
     row = tl.program_id(0)
     counter = (tl.zeros((LANES,), tl.int32) + (start + row)).to(tl.uint32)
-    none = counter * 0
     squares = tl.zeros((LANES,), tl.float32)
     for first in range(0, quarter, LANES):
         lane = first + tl.arange(0, LANES)
-        a, b, c, d = four_normals(seed, lane.to(tl.uint32), counter, none)
+        a, b, c, d = four_normals(seed, lane.to(tl.uint32), counter)
         inside = lane < quarter
         squares += tl.where(inside, a * a, 0.0)
         squares += tl.where(inside & (lane + quarter < dim), b * b, 0.0)
@@ -47,7 +46,7 @@ def unit_rows(out_ptr, seed, start, dim, quarter, LANES: tl.constexpr):
     out_ptr += row.to(tl.int64) * dim
     for first in range(0, quarter, LANES):
         lane = first + tl.arange(0, LANES)
-        a, b, c, d = four_normals(seed, lane.to(tl.uint32), counter, none)
+        a, b, c, d = four_normals(seed, lane.to(tl.uint32), counter)
         inside = lane < quarter
         tl.store(out_ptr + lane, a * scale, inside)
         tl.store(out_ptr + lane + quarter, b * scale, inside & (lane + quarter < dim))
@@ -114,18 +113,20 @@ def random_signs(out_ptr, seed, start, dim, BLOCK: tl.constexpr):
     tl.store(out_ptr + row.to(tl.int64) * dim + columns, signs, columns < dim)
 
 
-@operator(
-    "unit_rows(Tensor like, int seed, int start, int stop) -> Tensor",
-    lambda like, seed, start, stop: like.new_empty(stop - start, like.shape[-1]),
-)
+def _rows(like: Tensor, seed: int, start: int, stop: int) -> Tensor:
+    """Where a matrix's rows ``start`` to ``stop`` go, as wide as ``like``."""
+    return like.new_empty(stop - start, like.shape[-1])
+
+
+@operator("unit_rows(Tensor like, int seed, int start, int stop) -> Tensor", _rows)
 def launch_unit_rows(like: Tensor, seed: int, start: int, stop: int) -> Tensor:
     """Rows ``start`` to ``stop`` of a matrix of uniform unit vectors: [stop - start, D]."""
-    dim = like.shape[-1]
-    out = like.new_empty(stop - start, dim)
+    out = _rows(like, seed, start, stop)
+    count, dim = out.shape
     quarter = triton.cdiv(dim, 4)
     lanes = min(LANES, triton.next_power_of_2(quarter))
-    if len(out):
-        unit_rows[(len(out),)](out, seed, start, dim, quarter, LANES=lanes)
+    if count:
+        unit_rows[(count,)](out, seed, start, dim, quarter, LANES=lanes)
     return out
 
 
@@ -145,15 +146,12 @@ def launch_generalized_gaussians(
     return out
 
 
-@operator(
-    "random_signs(Tensor like, int seed, int start, int stop) -> Tensor",
-    lambda like, seed, start, stop: like.new_empty(stop - start, like.shape[-1]),
-)
+@operator("random_signs(Tensor like, int seed, int start, int stop) -> Tensor", _rows)
 def launch_random_signs(like: Tensor, seed: int, start: int, stop: int) -> Tensor:
     """Rows ``start`` to ``stop`` of random signs: [stop - start, D]."""
-    dim = like.shape[-1]
-    out = like.new_empty(stop - start, dim)
-    grid = (stop - start, triton.cdiv(dim, LANES))
+    out = _rows(like, seed, start, stop)
+    count, dim = out.shape
+    grid = (count, triton.cdiv(dim, LANES))
     random_signs[grid](out, seed, start, dim, BLOCK=LANES)
     return out
 
@@ -161,7 +159,7 @@ def launch_random_signs(like: Tensor, seed: int, start: int, stop: int) -> Tenso
 def samples_of(target: GeneralizedGaussian, like: Tensor, seed: int) -> Tensor:
     """Independent draws of a target distribution, of ``like``'s shape."""
     rectified = isinstance(target, RectifiedGeneralizedGaussian)
-    drawn: Tensor = torch.ops.solo.generalized_gaussians(
+    drawn: Tensor = launch_generalized_gaussians(
         like, seed, target.p, target.mu, target.sigma, rectified
     )
     return drawn

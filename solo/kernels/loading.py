@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +19,11 @@ LIBRARY = torch.library.Library("solo", "DEF")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Kernels run on a CPU then, slowly: for tests."""
 
-Launch = TypeVar("Launch", bound=Callable[..., Any])
 
-
-def operator(schema: str, shapes: Callable[..., Any]) -> Callable[[Launch], Launch]:
-    """Make a launching function the operator ``torch.ops.solo.<name>``.
+def operator(
+    schema: str, shapes: Callable[..., Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a launching function the operator ``torch.ops.solo.<name>``, and give that.
 
     Args:
         schema: name and types, as ``torch.library`` writes them.
@@ -33,8 +33,7 @@ def operator(schema: str, shapes: Callable[..., Any]) -> Callable[[Launch], Laun
     LIBRARY.define(schema)
     torch.library.register_fake(f"solo::{name}", shapes, lib=LIBRARY)
 
-    def register(launch: Launch) -> Launch:
-        @wraps(launch)
+    def register(launch: Callable[..., Any]) -> Callable[..., Any]:
         def there(first: Tensor, *rest: Any) -> Any:
             if not first.is_cuda:
                 return launch(first, *rest)
@@ -42,7 +41,8 @@ def operator(schema: str, shapes: Callable[..., Any]) -> Callable[[Launch], Laun
                 return launch(first, *rest)
 
         LIBRARY.impl(name, there, "CompositeExplicitAutograd")
-        return launch
+        made: Callable[..., Any] = getattr(torch.ops.solo, name)
+        return made
 
     return register
 
@@ -51,11 +51,11 @@ _settled: dict[torch.device, bool] = {}
 
 
 def usable(x: Tensor) -> bool:
-    """Whether kernels take this tensor's device and type.
+    """Whether kernels take this tensor: float32, on a device where they run.
 
     ``SOLO_KERNELS=off`` in the environment switches them all off.
     """
-    if x.dtype not in (torch.float32, torch.uint8):
+    if x.dtype != torch.float32:
         return False
     if not x.is_cuda:
         return INTERPRETED and x.device.type == "cpu"

@@ -91,16 +91,16 @@ def launch_values_and_slopes(
 
 
 def sums_over_pairs(
-    own: Tensor, everyone: Tensor, scale: float, polynomial: Tensor, first: int, rows: int
+    everyone: Tensor, scale: float, polynomial: Tensor, first: int, count: int, rows: int
 ) -> tuple[Tensor, Tensor]:
     """Each own row's sum of k over all samples, and the gradient of that sum by the row, halved.
 
     Args:
-        own: [V, n, D], contiguous.
-        everyone: [V, N, D], of which ``own`` are the rows from ``first`` on.
+        everyone: [V, N, D], all rows.
         scale: of the squared distance.
         polynomial: float32, of k.
-        first: row of the first own one.
+        first: the first own row.
+        count: n, how many follow.
         rows: so many at a time.
 
     Returns:
@@ -110,19 +110,14 @@ def sums_over_pairs(
     middle = everyone.mean(1, keepdim=True)
     columns = (everyone - middle).mul_(scale**0.5)
     sizes = columns.square().sum(-1)
-    values, gradient = own.new_empty(own.shape[:2]), torch.empty_like(own)
-    for start in range(0, own.shape[1], rows):
-        stop = min(start + rows, own.shape[1])
-        part = columns[:, first + start : first + stop]
-        slopes = part @ columns.mT
-        found = torch.ops.solo.values_and_slopes(
-            slopes,
-            sizes[:, first + start : first + stop].contiguous(),
-            sizes,
-            polynomial,
-            first + start,
+    values, gradients = [], []
+    for start in range(first, first + count, rows):
+        part = slice(start, min(start + rows, first + count))
+        slopes = columns[:, part] @ columns.mT
+        found = launch_values_and_slopes(
+            slopes, sizes[:, part].contiguous(), sizes, polynomial, start
         )
-        values[:, start:stop] = found[..., 0]
-        pulled = torch.baddbmm(part * found[..., 1:], slopes, columns, alpha=-1)
-        gradient[:, start:stop] = pulled
-    return values, gradient.mul_(2 * scale**0.5)
+        values.append(found[..., 0])
+        own = columns[:, part] * found[..., 1:]
+        gradients.append(torch.baddbmm(own, slopes, columns, alpha=-1))
+    return torch.cat(values, 1), torch.cat(gradients, 1).mul_(2 * scale**0.5)

@@ -142,6 +142,26 @@ def cropped(image_ptr, row_ptr, y, x, mask, height, width, plane, SIZE: tl.const
 
 
 @triton.jit
+def loaded_colors(view_ptr, pixel, mask, SIZE: tl.constexpr):
+    """Red, green and blue of a view [3, SIZE, SIZE], as float32."""
+    place = view_ptr + pixel
+    red = tl.load(place, mask, other=0).to(tl.float32)
+    green = tl.load(place + SIZE * SIZE, mask, other=0).to(tl.float32)
+    blue = tl.load(place + 2 * SIZE * SIZE, mask, other=0).to(tl.float32)
+    return red, green, blue
+
+
+@triton.jit
+def store_colors(
+    view_ptr, pixel, row_ptr, red, green, blue, mask, SIZE: tl.constexpr, LAST: tl.constexpr
+):
+    """Into a view [3, SIZE, SIZE], each as ``stored`` does."""
+    stored(view_ptr, pixel, row_ptr, red, mask, LAST)
+    stored(view_ptr, pixel + SIZE * SIZE, row_ptr, green, mask, LAST)
+    stored(view_ptr, pixel + 2 * SIZE * SIZE, row_ptr, blue, mask, LAST)
+
+
+@triton.jit
 def stored(out_ptr, place, row_ptr, value, mask, LAST: tl.constexpr):
     """As it is, or solarized and rounded."""
     if LAST:

@@ -7,13 +7,12 @@ tensor code beside it is ``ExpandedProduct.sums``.
 # mypy: disable-error-code="assignment, misc"
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from solo.distributions.products import ExpandedProduct, TabulatedProduct
-from solo.kernels.loading import operator, usable
+from solo.kernels.loading import operator
 
 LANES = 128
 
@@ -58,8 +57,8 @@ def launch_chebyshev_sums(slices: Tensor, scale: float, terms: int) -> Tensor:
 
 def values_along(product: ExpandedProduct | TabulatedProduct, slices: Tensor) -> Tensor:
     """The product's characteristic function along unit rows [K, D]: [2, T, K]."""
-    if not (isinstance(product, ExpandedProduct) and usable(slices)):
+    if isinstance(product, TabulatedProduct):
         return product(slices)
     terms = product.coefficients.shape[-1]
-    sums = torch.ops.solo.chebyshev_sums(slices.contiguous(), 2 / product.reach, terms)
+    sums = launch_chebyshev_sums(slices.contiguous(), 2 / product.reach, terms)
     return product.of_sums(sums[:-1], sums[-1])

@@ -18,7 +18,9 @@ from solo.kernels.pixels import (
     SIGMA,
     changed_before,
     cropped,
+    loaded_colors,
     luminance,
+    store_colors,
     stored,
 )
 
@@ -54,6 +56,7 @@ def crop_and_color(
     pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
     mask = pixel < SIZE * SIZE
     row_ptr = rows_ptr + view * NUMBERS
+    place = view.to(tl.int64) * 3 * SIZE * SIZE
     if CROP:
         plane = tl.where(channels == 1, 0, height * width)
         image = tl.load(indices_ptr + view % batch)
@@ -62,10 +65,7 @@ def crop_and_color(
             image_ptr, row_ptr, pixel // SIZE, pixel % SIZE, mask, height, width, plane, SIZE
         )
     else:
-        image_ptr = images_ptr + view.to(tl.int64) * 3 * SIZE * SIZE + pixel
-        red = tl.load(image_ptr, mask, other=0).to(tl.float32)
-        green = tl.load(image_ptr + SIZE * SIZE, mask, other=0).to(tl.float32)
-        blue = tl.load(image_ptr + 2 * SIZE * SIZE, mask, other=0).to(tl.float32)
+        red, green, blue = loaded_colors(images_ptr + place, pixel, mask, SIZE)
     red, green, blue = changed_before(row_ptr, 0.0, red, green, blue, False)
     total = tl.sum(tl.where(mask, luminance(red, green, blue), 0.0), 0)
     if WHOLE:
@@ -73,10 +73,7 @@ def crop_and_color(
         red, green, blue = changed_before(row_ptr, mean, red, green, blue, True)
     else:
         tl.store(sums_ptr + view * tl.num_programs(1) + tl.program_id(1), total)
-    place = view.to(tl.int64) * 3 * SIZE * SIZE + pixel
-    stored(out_ptr, place, row_ptr, red, mask, LAST)
-    stored(out_ptr, place + SIZE * SIZE, row_ptr, green, mask, LAST)
-    stored(out_ptr, place + 2 * SIZE * SIZE, row_ptr, blue, mask, LAST)
+    store_colors(out_ptr + place, pixel, row_ptr, red, green, blue, mask, SIZE, LAST)
 
 
 @triton.jit
@@ -99,14 +96,10 @@ def color_on(
     there = part < tl.num_programs(1)
     sums = tl.load(sums_ptr + view * tl.num_programs(1) + part, there, other=0.0)
     mean = tl.sum(sums, 0) / (SIZE * SIZE)
-    place = view.to(tl.int64) * 3 * SIZE * SIZE + pixel
-    red = tl.load(x_ptr + place, mask, other=0.0)
-    green = tl.load(x_ptr + place + SIZE * SIZE, mask, other=0.0)
-    blue = tl.load(x_ptr + place + 2 * SIZE * SIZE, mask, other=0.0)
+    place = view.to(tl.int64) * 3 * SIZE * SIZE
+    red, green, blue = loaded_colors(x_ptr + place, pixel, mask, SIZE)
     red, green, blue = changed_before(row_ptr, mean, red, green, blue, True)
-    stored(out_ptr, place, row_ptr, red, mask, LAST)
-    stored(out_ptr, place + SIZE * SIZE, row_ptr, green, mask, LAST)
-    stored(out_ptr, place + 2 * SIZE * SIZE, row_ptr, blue, mask, LAST)
+    store_colors(out_ptr + place, pixel, row_ptr, red, green, blue, mask, SIZE, LAST)
 
 
 @triton.jit
@@ -185,7 +178,7 @@ def _parts(size: int) -> int:
     "crop_and_color(Tensor images, Tensor? indices, Tensor plan, int size, bool last)"
     " -> (Tensor, Tensor)",
     lambda images, indices, plan, size, last: (
-        _empty(plan, size, last and _parts(size) == 1),
+        _empty(plan, size, last),
         plan.new_empty(len(plan), _parts(size)),
     ),
 )
@@ -194,9 +187,10 @@ def launch_crop_and_color(
 ) -> tuple[Tensor, Tensor]:
     """uint8 [m, 1 or 3, H, W], of which each view takes one, or (no indices) its crops [n, 3, s, s]
     -> views [n, 3, s, s], and sums of luminance for :func:`launch_color_on` where views are large.
+    ``last``: nothing is left to be done, so that they are uint8.
     """
     parts = _parts(size)
-    out = _empty(plan, size, last and parts == 1)
+    out = _empty(plan, size, last)
     sums = plan.new_empty(len(plan), parts)
     channels, height, width = images.shape[1:]
     crop_and_color[(len(plan), parts)](
@@ -212,7 +206,7 @@ def launch_crop_and_color(
         SIZE=size,
         CROP=indices is not None,
         WHOLE=parts == 1,
-        LAST=last and parts == 1,
+        LAST=last,
         PIXELS=triton.next_power_of_2(size * size) if parts == 1 else PIXELS,
     )
     return out, sums
@@ -292,13 +286,13 @@ def fused_views(
         blurs: whether any view of the batch is blurred.
         equalizes: likewise.
     """
-    ops = torch.ops.solo
-    x, sums = ops.crop_and_color(images, indices, plan, size, not blurs)
-    if sums.shape[1] > 1:
-        x = ops.color_on(x, plan, sums, not blurs)
+    whole = _parts(size) == 1
+    x, sums = launch_crop_and_color(images, indices, plan, size, whole and not blurs)
+    if not whole:
+        x = launch_color_on(x, plan, sums, not blurs)
     if blurs:
-        x = ops.blur_an_axis(ops.blur_an_axis(x, plan, False), plan, True)
+        x = launch_blur(launch_blur(x, plan, False), plan, True)
     if equalizes:
-        ops.equalize_planes(x, plan)
+        launch_equalize(x, plan)
     result: Tensor = x
     return result

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from solo import distributed, kernels, rng
 from solo.distributions import GeneralizedGaussian, product_characteristic_function
+from solo.distributions.placed import Placed
 from solo.distributions.products import ExpandedProduct, TabulatedProduct
 from solo.multivariate.slices import RandomSlices
 from solo.univariate import EppsPulley
@@ -52,8 +53,6 @@ class CharacteristicRDMReg(nn.Module):
         [0.0, 0.19]
     """
 
-    weights: Tensor
-
     def __init__(
         self,
         target: GeneralizedGaussian,
@@ -72,7 +71,8 @@ class CharacteristicRDMReg(nn.Module):
         deviation = target.variance**0.5
         self.frequencies = u / deviation
         self.epps_pulley_unit = test.cost_of_a_shift() / deviation**2
-        self.register_buffer("weights", test.weights / self.epps_pulley_unit, persistent=False)
+        self.weights = test.weights / self.epps_pulley_unit
+        self._constants = Placed(self.weights.numpy())
         self._projected: ExpandedProduct | TabulatedProduct | None = None
 
     def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
@@ -94,24 +94,23 @@ class CharacteristicRDMReg(nn.Module):
         target = self.target_values(slices)
         target = target.view(2, *[1] * (z.ndim - 2), *target.shape[1:])
         distance = (ecf - target).square().sum(0)
-        return (self.weights.to(distance) @ distance).mean()
+        (weights,) = self._constants.at(distance.device, distance.dtype)
+        return (weights @ distance).mean()
 
-    def make_ready(self, dim: int) -> None:
-        """Expand the target's characteristic function for D features, unless that is done."""
+    def make_ready(self, dim: int) -> ExpandedProduct | TabulatedProduct:
+        """The target's characteristic function along slices of D features, made once."""
         if self._projected is None:
             self._projected = product_characteristic_function(self.target, self.frequencies, dim)
+        return self._projected
 
     def target_values(self, slices: Tensor) -> Tensor:
         """The target's characteristic function along each slice, [2, T, K]."""
-        self.make_ready(slices.shape[-1])
+        values = self.make_ready(slices.shape[-1])
         start, stop = distributed.shard_range(len(slices))
-        own = self._values(slices[start:stop])
-        return distributed.all_sum(nn.functional.pad(own, (start, len(slices) - stop)))
-
-    def _values(self, slices: Tensor) -> Tensor:
-        assert self._projected is not None
         if kernels.usable(slices):
             from solo.kernels.products import values_along
 
-            return values_along(self._projected, slices)
-        return self._projected(slices)
+            own = values_along(values, slices[start:stop])
+        else:
+            own = values(slices[start:stop])
+        return distributed.all_sum(nn.functional.pad(own, (start, len(slices) - stop)))

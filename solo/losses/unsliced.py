@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.distributions import GeneralizedGaussian
+from solo.distributions.placed import Placed
 from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.multivariate import UnslicedEppsPulley
 from solo.multivariate.unsliced import FEW_COORDINATES
@@ -71,9 +72,6 @@ class MarginalMatching(nn.Module):
     ``unit`` times N is what a small shift of all coordinates costs, as in ``CharacteristicRDMReg``.
     """
 
-    weights: Tensor
-    wanted: Tensor
-
     def __init__(
         self, target: GeneralizedGaussian, num_points: int = 17, t_max: float = 3.0
     ) -> None:
@@ -83,17 +81,18 @@ class MarginalMatching(nn.Module):
         self.unit = test.cost_of_a_shift() / target.variance
         t = self.spacing * torch.arange(num_points, dtype=torch.float64)
         phi = target.characteristic_function(t)
-        self.register_buffer("weights", test.weights, persistent=False)
-        self.register_buffer("wanted", torch.stack((phi.real, phi.imag)), persistent=False)
+        self.num_points = num_points
+        self._constants = Placed(test.weights.numpy(), torch.stack((phi.real, phi.imag)).numpy())
 
     def forward(self, z: Tensor) -> Tensor:
         """z [..., B, D], this process's share -> [...]."""
-        ecf = empirical_characteristic_function(z, self.spacing, len(self.weights))
+        ecf = empirical_characteristic_function(z, self.spacing, self.num_points)
         ecf = distributed.all_mean(ecf)  # [2, ..., T, D]
-        wanted = self.wanted.to(ecf).view(2, *[1] * (z.ndim - 2), -1, 1)
+        weights, wanted = self._constants.at(ecf.device, ecf.dtype)
+        wanted = wanted.view(2, *[1] * (z.ndim - 2), -1, 1)
         distance = (ecf - wanted).square().sum(0)
         count = z.shape[-2] * distributed.world_size()
-        return count * (self.weights.to(distance) @ distance).mean(-1)
+        return count * (weights @ distance).mean(-1)
 
 
 class CheaperForm(nn.Module):

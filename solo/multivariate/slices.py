@@ -114,8 +114,10 @@ def _transform_factors(dim: int, dtype: torch.dtype, device: torch.device) -> tu
 
     def factor(size: int) -> Tensor:
         if size & (size - 1) == 0:
-            return torch.from_numpy(hadamard(size) / math.sqrt(size)).to(device, dtype)
-        return torch.from_numpy(dct(np.eye(size), norm="ortho", axis=0)).to(device, dtype)
+            matrix = hadamard(size) / math.sqrt(size)
+        else:
+            matrix = dct(np.eye(size), norm="ortho", axis=0)
+        return torch.from_numpy(matrix).to(device, dtype)
 
     return factor(small), factor(dim // small)
 
@@ -202,10 +204,10 @@ class RandomSlices(Slices):
         """
         stop = self.count if stop is None else stop
         if kernels.usable(like):
-            import solo.kernels.draws  # noqa: F401 - makes the operator
+            from solo.kernels.draws import launch_unit_rows
 
             seed = rng.seed_for(self.seed, "slices", *step)
-            made: Tensor = torch.ops.solo.unit_rows(like, seed, start, stop)
+            made: Tensor = launch_unit_rows(like, seed, start, stop)
             return made
         first, last = start // BLOCK, -(-stop // BLOCK)
         rows = like.new_empty(max(0, last - first) * BLOCK, like.shape[-1])
@@ -242,10 +244,10 @@ class StructuredSlices(Slices):
         """[2, D] for each of these blocks."""
         dim, device = samples.shape[-1], samples.device
         if kernels.usable(samples):
-            import solo.kernels.draws  # noqa: F401 - makes the operator
+            from solo.kernels.draws import launch_random_signs
 
             seed = rng.seed_for(self.seed, "signs", *step)
-            drawn: Tensor = torch.ops.solo.random_signs(samples, seed, 2 * first, 2 * last)
+            drawn: Tensor = launch_random_signs(samples, seed, 2 * first, 2 * last)
             return drawn.view(-1, 2, dim)
         generators = (
             rng.generator(self.seed, "signs", *step, block, device=device)

@@ -231,9 +231,8 @@ def _of_views_by_kernels(
     value, gradient = cross(rows, rows.square().sum(-1))
     (polynomial,) = kernel.constants.at(own.device, own.dtype)
     limit = max(16, GPU_CHUNK // (views * total))
-    sums, pulled = sums_over_pairs(
-        own, everyone, kernel.scale, polynomial, count * distributed.rank(), limit
-    )
+    first = count * distributed.rank()
+    sums, pulled = sums_over_pairs(everyone, kernel.scale, polynomial, first, count, limit)
     values = (sums / total + cross.constant).sub_(value.view(views, count), alpha=2).sum(1)
     return values, gradient.view_as(own).mul_(-2).add_(pulled, alpha=2 / total)
 

@@ -45,10 +45,10 @@ class _ECF(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.spacing, ctx.count = spacing, count
         if _fits_a_kernel(x, count):
-            import solo.kernels.characteristic  # noqa: F401 - makes the operator
+            from solo.kernels.characteristic import launch_means
 
             whole = x.reshape(-1, *x.shape[-2:]).contiguous()
-            found: Tensor = torch.ops.solo.means_of_powers(whole, spacing, count)
+            found: Tensor = launch_means(whole, spacing, count)
             return found.view(2, *x.shape[:-2], count, x.shape[-1])
         samples = x.shape[-2]
         result = x.new_empty(2, *x.shape[:-2], count, x.shape[-1])
@@ -71,12 +71,11 @@ class _ECF(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         spacing, count = ctx.spacing, ctx.count
         if _fits_a_kernel(x, count):
-            import solo.kernels.characteristic  # noqa: F401 - makes the operator
+            from solo.kernels.characteristic import launch_gradient
 
             whole = x.reshape(-1, *x.shape[-2:]).contiguous()
             upstream = grad.reshape(2, -1, *grad.shape[-2:]).contiguous()
-            found = torch.ops.solo.gradient_of_means(whole, upstream, spacing)
-            return found.view(x.shape), None, None
+            return launch_gradient(whole, upstream, spacing).view(x.shape), None, None
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
         flat = result.view(-1, *x.shape[-2:])
         # d/dx of (g_re cos + g_im sin)(k h x) is k h Re((g_im + i g_re) exp(i k h x)).
@@ -95,7 +94,7 @@ class _ECF(torch.autograd.Function):
 
 
 def _fits_a_kernel(x: Tensor, count: int) -> bool:
-    return 2 <= count <= KERNEL_POINTS and x.dtype == torch.float32 and kernels.usable(x)
+    return 2 <= count <= KERNEL_POINTS and kernels.usable(x)
 
 
 def _chunks(x: Tensor, spacing: float) -> Iterator[tuple[int, slice, Tensor]]:

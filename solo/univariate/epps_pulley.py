@@ -40,9 +40,6 @@ class EppsPulley(UnivariateTest):
         ['0.023', '55']
     """
 
-    weights: Tensor
-    target: Tensor
-
     def __init__(
         self,
         num_points: int = 17,
@@ -70,10 +67,8 @@ class EppsPulley(UnivariateTest):
         normal = torch.exp(-(t**2) / 2)
         self.num_points, self.t_max, self.weight_type = count, t_max, weight_type
         self.spacing = t_max / (count - 1)
-        self.register_buffer("target", normal, persistent=False)
-        weights = 2 * trapezoid * self.weight_function(t)
-        self.register_buffer("weights", weights, persistent=False)
-        self._constants = Placed(weights.numpy(), normal.numpy())
+        self.target, self.weights = normal, 2 * trapezoid * self.weight_function(t)
+        self._constants = Placed(self.weights.numpy(), self.target.numpy())
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N, K] -> [..., K]."""

@@ -31,10 +31,12 @@ class Data(Section):
     """The images that are trained on."""
 
     dataset: str = "digits"
-    """digits, cifar10, cifar100, stl10, celeba, imagenet, imagenet100, imagenet10, imagenette,
-    dtd, aircraft, cars, flowers102, food101, pets or custom."""
+    """digits, mnist, fashion_mnist, kmnist, emnist (balanced), cifar10, cifar100, stl10, celeba,
+    imagenet, imagenet100, imagenet10, imagenette, dtd, aircraft, cars, flowers102, food101, pets or
+    custom."""
     train_path: str | None = None
-    """Folder (or .h5 file) of the training images; for torchvision's sets, their root folder."""
+    """Folder (or .h5 file) of the training images; for torchvision's sets, their root folder (for
+    MNIST's family also one that holds the *-ubyte or *-ubyte.gz files themselves)."""
     val_path: str | None = None
     """The same for validation; without one, custom data is trained without validation."""
     format: Literal["image_folder", "h5"] = "image_folder"
@@ -52,6 +54,9 @@ class Data(Section):
     """Where views are made: by loader processes or on the training device (auto: on a GPU)."""
     fraction: float = Field(-1.0, le=1)
     """Part of the training set to use, the same part of every class; -1 is all of it."""
+    held_out: float = Field(0.0, ge=0, lt=1)
+    """Part of every class of the training set to hold out and validate on, in place of the
+    validation set: choose hyperparameters there. The same images for every run."""
     no_labels: bool = False
     """Take every image under train_path, in linked folders too, and train without probes."""
 

@@ -20,6 +20,7 @@ from solo.data.sources import (
     EncodedSource,
     ImageSource,
     Splits,
+    hold_out,
     take_fraction,
 )
 from solo.data.torchvision_sets import PUBLISHED, load_published
@@ -54,6 +55,8 @@ def load_splits(data: Data, seed: int) -> Splits:
             f"data.train_path and data.val_path have different classes ({len(train.classes)} and "
             f"{len(val.classes)}); in one only: {', '.join(odd[:5])}"
         )
+    if data.held_out:
+        train, val = hold_out(train, data.held_out)
     train = take_fraction(train, data.fraction, rng.generator(seed, "fraction"))
     if data.preload:
         for source, what in ((train, "training images"), (val, "validation images")):
@@ -118,6 +121,12 @@ def _published(name: str) -> Callable[[Data], Splits]:
 
 CIFAR10_STATS = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR100_STATS = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+MNIST_STATS = {
+    "mnist": (0.1307, 0.3081),
+    "fashion_mnist": (0.2860, 0.3530),
+    "kmnist": (0.1918, 0.3483),
+    "emnist": (0.1751, 0.3332),
+}
 STL10_STATS = (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -131,6 +140,10 @@ DATASETS: dict[str, DatasetSpec] = {
     "imagenet10": DatasetSpec(_images()),
     "imagenette": DatasetSpec(_images()),
     "custom": DatasetSpec(_images()),
+}
+DATASETS |= {
+    name: DatasetSpec(_published(name), (mean,) * 3, (std,) * 3, whole=True)
+    for name, (mean, std) in MNIST_STATS.items()
 }
 DATASETS |= {name: DatasetSpec(_published(name)) for name in PUBLISHED if name not in DATASETS}
 

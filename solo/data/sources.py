@@ -22,7 +22,8 @@ from rich.progress import track
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from solo.config import RunError
+from solo import rng
+from solo.config import ConfigError, RunError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 
@@ -258,6 +259,36 @@ def labelled_part(source: ImageSource) -> ImageSource:
     """The images that have a label: all of them, but for sets such as STL-10."""
     known = source.labels >= 0 if source.labels.ndim == 1 else (source.labels >= 0).all(-1)
     return source if bool(known.all()) else subset(source, known.nonzero()[:, 0])
+
+
+def hold_out(source: ImageSource, part: float) -> Splits:
+    """A part of every class set aside for validation: the same for every run, whatever its seed.
+
+    Images without a label stay in training.
+
+    Args:
+        source: the whole training set.
+        part: in (0, 1); at least one image of each class is held out.
+
+    Raises:
+        ConfigError: where no image has a label, or a class has a single image.
+    """
+    order = torch.randperm(len(source), generator=rng.generator(0, "held_out"))
+    labels = source.labels[order]
+    if labels.ndim > 1:
+        groups = [order]
+    else:
+        groups = [order[labels == label] for label in labels[labels >= 0].unique()]
+    if not groups or min(len(group) for group in groups) < 2:
+        raise ConfigError(
+            f"data.held_out is {part}, but "
+            + ("a class has a single image" if groups else "no training image has a label")
+            + "; set data.held_out=0"
+        )
+    held = torch.zeros(len(source), dtype=torch.bool)
+    for group in groups:
+        held[group[: min(max(1, round(part * len(group))), len(group) - 1)]] = True
+    return Splits(*(subset(source, chosen.nonzero()[:, 0]) for chosen in (~held, held)))
 
 
 def take_fraction(source: ImageSource, fraction: float, generator: torch.Generator) -> ImageSource:

@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows: CIFAR, STL-10, CelebA, and LeJEPA's transfer sets.
+"""Data sets that torchvision knows: MNIST's family, CIFAR, STL-10, CelebA, LeJEPA's transfer sets.
 
 A set is its splits, how torchvision makes one of them, and how its images are read. Everything
 goes through one mechanism (:func:`load_published`) and torchvision's public attributes.
@@ -6,6 +6,9 @@ goes through one mechanism (:func:`load_published`) and torchvision's public att
 
 from __future__ import annotations
 
+import gzip
+import math
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision import datasets as tv
 
 from solo.config import ConfigError
@@ -113,6 +117,77 @@ def _celeba(parts: list[Any]) -> ImageSource:
     return FolderSource(folder, list(content.filename), content.attr, names)
 
 
+class Bare(NamedTuple):
+    """A split of MNIST's family, from its two files."""
+
+    data: Tensor
+    targets: Tensor
+    classes: list[str]
+
+
+def read_idx(path: Path) -> Tensor:
+    """A file of MNIST's format, gzipped or not: two zero bytes, the type (8: bytes), the number of
+    dimensions, their sizes (big-endian, 4 bytes each), then the values.
+
+    Returns:
+        uint8, of the sizes that the file names.
+
+    Raises:
+        ValueError: for a file of another kind, or one cut short.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read()
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    start = 4 + 4 * content[3] if len(content) > 4 else 0
+    if content[:3] != b"\0\0\x08" or not 4 < start <= len(content):
+        raise ValueError(f"{path} is no idx file of bytes")
+    sizes = np.frombuffer(content[4:start], dtype=">i4").tolist()
+    if len(content) - start != math.prod(sizes):
+        raise ValueError(
+            f"{path} holds {len(content) - start} values where its head says {math.prod(sizes)}"
+        )
+    return torch.tensor(np.frombuffer(content[start:], dtype=np.uint8)).reshape(sizes)
+
+
+def _mnist(
+    cls: type[tv.MNIST], stem: str = "", **options: str
+) -> Callable[[str, str, bool], Bare | tv.MNIST]:
+    """One of MNIST's family: torchvision's folders, or its files alone in one folder.
+
+    ``stem``: how the files' names begin, with {split} of train and test where they have one.
+    """
+
+    def make(root: str, split: str, download: bool) -> Bare | tv.MNIST:
+        begin = stem.format(split=split) or ("train" if split == "train" else "t10k")
+        images = _bare(root, f"{begin}-images-idx3-ubyte")
+        labels = _bare(root, f"{begin}-labels-idx1-ubyte")
+        if images is None or labels is None:
+            return cls(root, train=split == "train", download=download, **options)
+        names = cls.classes_split_dict[options["split"]] if options else cls.classes
+        return Bare(read_idx(images), read_idx(labels), list(names))
+
+    return make
+
+
+def _bare(root: str, name: str) -> Path | None:
+    there = (Path(root) / f"{name}{end}" for end in ("", ".gz"))
+    return next((path for path in there if path.is_file()), None)
+
+
+def _gray(parts: list[Any]) -> ImageSource:
+    (content,) = parts
+    return ArraySource(content.data[:, None], content.targets, list(content.classes))
+
+
+def _upright(parts: list[Any]) -> ImageSource:
+    """EMNIST is stored with rows and columns exchanged."""
+    (content,) = parts
+    images = content.data.transpose(1, 2)[:, None].contiguous()
+    return ArraySource(images, content.targets, list(content.classes))
+
+
 def _by_train_flag(cls: type[tv.CIFAR10]) -> Callable[[str, str, bool], Any]:
     return lambda root, split, download: cls(root, split == "train", download=download)
 
@@ -121,7 +196,13 @@ def _by_split(cls: Any) -> Callable[[str, str, bool], Any]:
     return lambda root, split, download: cls(root, split, download=download)
 
 
+EMNIST = _mnist(tv.EMNIST, "emnist-balanced-{split}", split="balanced")
+
 PUBLISHED: dict[str, Published] = {
+    "mnist": Published(("train",), "test", _mnist(tv.MNIST), _gray),
+    "fashion_mnist": Published(("train",), "test", _mnist(tv.FashionMNIST), _gray),
+    "kmnist": Published(("train",), "test", _mnist(tv.KMNIST), _gray),
+    "emnist": Published(("train",), "test", EMNIST, _upright),
     "cifar10": Published(("train",), "test", _by_train_flag(tv.CIFAR10), _cifar),
     "cifar100": Published(("train",), "test", _by_train_flag(tv.CIFAR100), _cifar),
     "stl10": Published(("train+unlabeled",), "test", _by_split(tv.STL10), _stl10),

@@ -1,11 +1,15 @@
 """Train the rows of a table, several seeds each, and put what came out beside what is published.
 
     python scripts/utils/reproduce.py <table> [--seeds 5 1 2] [--rows vicreg simclr …] [key=value …]
+    python scripts/utils/reproduce.py <table> --jobs 2                  # two runs at a time
+    python scripts/utils/reproduce.py <table> --slurm="--partition=gpu" # a job for each run
 
 A table is a file of scripts/tables: recipes, overrides, how runs are evaluated, what its columns
 are. Words of the form key=value go to every run (``devices=8``, ``data.train_path=…``). A finished
 run is not repeated and an unfinished one is gone on with, so the command can be cut short and given
-again; the table is written anew after every run.
+again; the table is written anew after every run. With --slurm, what is neither measured nor in the
+queue is submitted (sbatch_scripts/table_row.sh), and the table has what is there: give the same
+command again to collect.
 """
 
 from __future__ import annotations
@@ -13,13 +17,18 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -85,17 +94,36 @@ def load(name: str) -> Table:
         sys.exit(f"{path}: {error}")
 
 
-def measure(table: Table, row: Row, recipe: str, seed: int, folder: Path, words: list[str]) -> None:
-    """Train and evaluate one run in its folder, unless that was done before."""
-    done = folder / "measured.json"
-    if done.is_file():
+class Job(NamedTuple):
+    """One run of a row."""
+
+    name: str
+    seed: int
+    folder: Path
+
+    @property
+    def measured(self) -> Path:
+        """What was found, once it was."""
+        return self.folder / "measured.json"
+
+
+def measure(table: Table, job: Job, words: list[str], threads: int | None = None) -> None:
+    """Train and evaluate one run in its folder, unless that was done before.
+
+    Raises:
+        CalledProcessError: where the training or the evaluation failed.
+    """
+    if job.measured.is_file():
         return
-    place = [f"checkpoint.dir='{folder}'", f"seed={seed}"]
+    row, folder = table.rows[job.name], job.folder
+    recipe = row.recipe or job.name
+    place = [f"checkpoint.dir='{folder}'", f"seed={job.seed}"]
     recipes = ["--config-path", str(ROOT / table.recipes), "--config-name", recipe]
     start, whole = time.monotonic(), not folder.exists()
     if not _finished(folder):
         chosen = [*table.overrides, *row.overrides, *words]
-        _call("main_pretrain.py", *recipes, *place, "auto_resume.enabled=true", *chosen)
+        resume = "auto_resume.enabled=true"
+        _call("main_pretrain.py", *recipes, *place, resume, *chosen, threads=threads)
     times = {"minutes": (time.monotonic() - start) / 60} if whole else {}
     run = _finished(folder)
     assert run is not None, folder
@@ -103,9 +131,10 @@ def measure(table: Table, row: Row, recipe: str, seed: int, folder: Path, words:
     found = times | last
     if table.evaluation is not None:
         extra = [f"few_shot.baselines={bool(row.floors)}"] if _few_shot(table) else []
-        _call("main_linear.py", *table.evaluation, *place, f"pretrained='{run}'", *extra)
+        chosen = [*table.evaluation, *place, f"pretrained='{run}'", *extra]
+        _call("main_linear.py", *chosen, threads=threads)
         found |= _evaluated(folder, run.name)
-    done.write_text(json.dumps(found))
+    job.measured.write_text(json.dumps(found))
 
 
 def _few_shot(table: Table) -> bool:
@@ -134,12 +163,61 @@ def _evaluated(folder: Path, trained: str) -> Measured:
     return found | {f"linear/{name}": value for name, value in last.items()}
 
 
-def _call(script: str, *words: str) -> None:
+def _call(script: str, *words: str, threads: int | None = None) -> None:
     command = [sys.executable, str(ROOT / script), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}", file=sys.stderr)
-        sys.exit(done.returncode)
+    if "SLURM_JOB_ID" in os.environ:  # the steps of a job: a process a GPU, on every node
+        tasks, nodes = os.environ.get("SLURM_NTASKS_PER_NODE", "1"), os.environ["SLURM_NNODES"]
+        start = ["srun", "--kill-on-bad-exit=0", "--wait=600"]
+        if script == "main_linear.py":
+            start, tasks, nodes = [*start, "--nodes=1", "--ntasks=1"], "1", "1"
+        command = [*start, *command, f"devices={tasks}", f"num_nodes={nodes}"]
+    environment = dict(os.environ)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    shown = "SLURM_JOB_ID" in os.environ  # in the job's log
+    subprocess.run(command, capture_output=not shown, text=True, check=True, env=environment)
+
+
+def _local(table: Table, jobs: Sequence[Job], words: list[str], at_once: int) -> Iterator[Job]:
+    """Each job as it ends; the first that fails ends the others' waiting."""
+    threads = max(1, (os.cpu_count() or 1) // at_once) if at_once > 1 else None
+    with ThreadPoolExecutor(at_once) as pool:
+        running = {pool.submit(measure, table, job, words, threads): job for job in jobs}
+        try:
+            for done in track(as_completed(running), "Training", total=len(running)):
+                done.result()
+                yield running[done]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _submit(
+    options: argparse.Namespace, jobs: Sequence[Job], work: Path, words: Sequence[str]
+) -> str:
+    """Put what is neither measured nor in the queue there; what to say of it."""
+    if shutil.which("sbatch") is None:
+        sys.exit("--slurm needs Slurm's sbatch, which is not here; leave it out to train locally")
+    ask = ["squeue", "--noheader", "--format=%j", "--user", str(os.getuid())]
+    queue = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()
+    waiting = submitted = 0
+    for job in jobs:
+        if job.measured.is_file():
+            continue
+        name = f"{options.table}-{job.folder.name}"
+        if name in queue:
+            waiting += 1
+            continue
+        submitted += 1
+        chosen = [options.table, "--rows", job.name, "--seeds", str(job.seed), "--work", str(work)]
+        script = ["sbatch_scripts/table_row.sh", *chosen, "--no-table", *words]
+        command = ["sbatch", f"--job-name={name}", *shlex.split(options.slurm), *script]
+        subprocess.run(command, check=True, cwd=ROOT)
+    measured = len(jobs) - waiting - submitted
+    return (
+        f"{measured} of {len(jobs)} runs are measured, {waiting} were in the queue, {submitted} "
+        "were submitted; the same command collects what is done"
+    )
 
 
 def rows(table: Table, found: Mapping[str, Sequence[Measured]]) -> dict[str, dict[str, str]]:
@@ -239,32 +317,66 @@ def figure(table: Table, found: Mapping[str, Sequence[Measured]]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, write what is there."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    words = [word for word in given if re.match(r"[^-].*=", word)]  # also after --seeds and --rows
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n", 1)[0],
+        usage="%(prog)s <table> [options] [key=value …]",
+        epilog="Words of the form key=value are overrides for every run.",
+    )
     parser.add_argument("table", help="a file of scripts/tables, without .yaml")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="overrides for every run")
     parser.add_argument("--seeds", type=int, nargs="+", help="the table's if nothing is said")
     parser.add_argument("--rows", nargs="+", help="all if nothing is said")
     parser.add_argument("--out", type=Path, help="path of table and figure, without suffix")
     parser.add_argument("--work", type=Path, help="folder of the runs")
-    options = parser.parse_intermixed_args(arguments)
+    parser.add_argument("--no-table", action="store_true", help="measure only")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, default=1, help="runs at a time, on this machine")
+    where.add_argument(
+        "--slurm",
+        nargs="?",
+        const="",
+        metavar="OPTIONS",
+        help="a Slurm job a run; sbatch's options",
+    )
+    options = parser.parse_args([word for word in given if word not in words])
     table = load(options.table)
-    if wrong := [word for word in options.words if "=" not in word]:
-        parser.error(f"{wrong[0]} is no key=value")
     chosen = options.rows or list(table.rows)
     if missing := [name for name in chosen if name not in table.rows]:
         parser.error(f"the table has no row {missing[0]}, but {', '.join(table.rows)}")
+    if options.jobs < 1:
+        parser.error(f"--jobs is {options.jobs}; give 1 or more")
     out = options.out or ROOT / "docs" / options.table
-    work = options.work or ROOT / "trained_models/tables" / options.table
-    found: dict[str, list[Measured]] = {name: [] for name in chosen}
-    jobs = [(name, seed) for seed in options.seeds or table.seeds for name in chosen]
-    text = ""
-    for name, seed in track(jobs, "Training"):
-        row = table.rows[name]
-        folder = work / "-".join([*re.findall(r"[\w.]+", name), str(seed)])
-        measure(table, row, row.recipe or name, seed, folder, options.words)
-        found[name].append({"seed": seed, **json.loads((folder / "measured.json").read_text())})
-        text = write(table, found, out)
-    print(text)
+    work = (options.work or ROOT / "trained_models/tables" / options.table).resolve()
+    jobs = [
+        Job(name, seed, work / "-".join([*re.findall(r"[\w.]+", name), str(seed)]))
+        for seed in options.seeds or table.seeds
+        for name in chosen
+    ]
+    ready = _local(table, jobs, words, options.jobs) if options.slurm is None else ()
+    try:
+        for _ in ready:
+            if not options.no_table:
+                write(table, _found(jobs), out)
+    except subprocess.CalledProcessError as error:
+        command = shlex.join(error.cmd)
+        tails = [(text or "")[-2000:] for text in (error.stdout, error.stderr)]
+        print(command, *tails, sep="\n", file=sys.stderr)
+        sys.exit(error.returncode)
+    said = _submit(options, jobs, work, words) if options.slurm is not None else ""
+    if not options.no_table:
+        print(write(table, _found(jobs), out))
+    print(said, end="\n" if said else "")
+
+
+def _found(jobs: Sequence[Job]) -> dict[str, list[Measured]]:
+    """What was measured so far, by row."""
+    found: dict[str, list[Measured]] = {job.name: [] for job in jobs}
+    for job in jobs:
+        if job.measured.is_file():
+            content = json.loads(job.measured.read_text())
+            found[job.name].append({"seed": job.seed, **content})
+    return found
 
 
 if __name__ == "__main__":

@@ -173,6 +173,33 @@ def test_an_array_sweeps_mu_and_p(slurm: Slurm, tmp_path: Path) -> None:
     assert len(results) == 2 and all(rows[0]["acc1"] > 50 for rows in results)
 
 
+def test_a_table_is_a_job_for_each_run(slurm: Slurm, tmp_path: Path) -> None:
+    """Submitted once, gone on with after its time was over, and collected by the same command."""
+    options = " ".join((*CPU, f"--output={tmp_path}/%j.out"))
+    places = ("--work", str(tmp_path / "work"), "--out", str(tmp_path / "table"))
+    words = ("--rows", "vicreg", "lejepa", "--seeds", "3", "max_epochs=12", "accelerator=cpu")
+
+    def give() -> str:
+        table = ("scripts/utils/reproduce.py", "digits", *places, f"--slurm={options}")
+        return slurm(sys.executable, *table, *words, "scheduler.warmup_epochs=0")
+
+    first = give()
+    assert "0 of 2 runs are measured, 0 were in the queue, 2 were submitted" in first
+    job, other = sorted(line.split()[-1] for line in first.splitlines() if "Submitted" in line)
+    logs = (tmp_path / "work/vicreg-3").glob
+    slurm.wait(job, lambda: any(rows(log.parent) for log in logs("vicreg/*/metrics.csv")))
+    slurm("scancel", "--signal=USR1", job)  # what --signal=USR1@120 does, without the wait
+    slurm.wait(job, lambda: slurm.state(job) == "PENDING")
+    assert "2 were in the queue, 0 were submitted" in give()
+    slurm.finish(other)
+    slurm.restart(job)
+    assert slurm.finish(job) == "COMPLETED", (tmp_path / f"{job}.out").read_text()
+    assert "continuing from" in (tmp_path / f"{job}.out").read_text()
+    last = give()
+    assert "2 of 2 runs are measured" in last
+    assert "| vicreg |" in last and "| raw pixels |" in last  # of lejepa's evaluation
+
+
 def test_a_sweep_from_the_login_node(slurm: Slurm, tmp_path: Path) -> None:
     """Hydra's submitit launcher: one job for each value; this command waits for all."""
     launcher = (

@@ -1,8 +1,9 @@
 """A training step on a GPU that is not there: operators, copies from the host, and read-backs.
 
 Views, forward pass and loss of a recipe run on fake CUDA tensors (shapes without numbers). What
-would read a number back, or make a shape that depends on numbers, raises an error. The autograd
-engine needs real devices, so the backward pass is not part of it.
+would read a number back, or make a shape that depends on numbers, raises an error; tensors copied
+back are counted as blocking. The autograd engine needs real devices, so the backward pass is not
+part of it.
 """
 
 from __future__ import annotations
@@ -32,16 +33,20 @@ from solo.losses.ijepa import Masks, draw_masks
 from solo.methods import METHODS, resolve_config
 from solo.methods.base import SSLMethod
 from solo.methods.momentum import MomentumMethod
+from solo.multivariate.slices import _transform_factors
+from solo.multivariate.unsliced import _parts
 from solo.optim import build_optimizer, parameter_groups
 from solo.rng import Step
 
-IN_MEMORY = {"cifar10": 32, "cifar100": 32, "stl10": 96, "digits": 8}
+IN_MEMORY = {"cifar10": 32, "cifar100": 32, "stl10": 96, "digits": 32}
+IN_MEMORY |= dict.fromkeys(("mnist", "fashion_mnist", "kmnist", "emnist"), 28)
 """Data sets that the device holds, and their images' side."""
 
 # Not launches: they make views of storage, or nothing at all.
 FREE = re.compile(
-    r"_?(unsafe_)?view|expand|alias|detach|t\.default|transpose|permute|slice|select|split|unbind|"
-    r"(un)?squeeze|as_strided|lift|empty|prim\.device"
+    r"(_unsafe_view|view(_as_real|_as_complex)?|expand|alias|_reshape_alias|detach|t|transpose|"
+    r"permute|slice|select|split(_with_sizes)?|unbind|(un)?squeeze|as_strided|lift_fresh|"
+    r"(new_)?empty(_like|_strided|_permuted)?|prim|_local_scalar_dense)_?\."
 )
 
 
@@ -60,7 +65,10 @@ class Watch(TorchDispatchMode):
         name = str(func).removeprefix("aten.")
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         there = isinstance(out, torch.Tensor) and out.is_cuda
-        if name.startswith("_to_copy") and there and tensors and not tensors[0].is_cuda:
+        back = isinstance(out, torch.Tensor) and not out.is_cuda and not name.startswith("prim")
+        if (back and any(t.is_cuda for t in tensors)) or self._indexed_from_the_host(name, args):
+            self.blocking += 1
+        elif name.startswith("_to_copy") and there and tensors and not tensors[0].is_cuda:
             self.copies += 1
             self.blocking += not kwargs.get("non_blocking")
         elif name.startswith("copy_") and tensors[0].is_cuda and not tensors[-1].is_cuda:
@@ -68,6 +76,13 @@ class Watch(TorchDispatchMode):
         elif not FREE.match(name):
             self.operators[name] += 1
         return out
+
+    @staticmethod
+    def _indexed_from_the_host(name: str, args: Any) -> bool:
+        """Whether a tensor on the device is indexed by numbers that are not there."""
+        if not name.startswith(("index.", "index_put")) or not args[0].is_cuda:
+            return False
+        return any(index is not None and not index.is_cuda for index in args[1])
 
     @property
     def count(self) -> int:
@@ -97,10 +112,15 @@ def no_gpu_needed() -> Iterator[FakeTensorMode]:
     with (
         patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
         patch("torch.cuda.is_bf16_supported", lambda *a, **k: True),
+        patch("torch.cuda.is_available", lambda: False),  # also where there is one
         FakeTensorMode(allow_non_fake_inputs=True) as mode,
         patch("solo.methods.ijepa.draw_masks", partial(on_the_host, mode, draw_masks)),
     ):
-        yield mode
+        try:
+            yield mode
+        finally:
+            for cached in (_transform_factors, _parts):  # fake tensors
+                cached.cache_clear()
 
 
 def on_the_host(mode: FakeTensorMode, draw: Callable[..., Masks], *args: Any, **kw: Any) -> Masks:

@@ -278,6 +278,7 @@ class ValidationViews(Dataset[Batch]):
         indices = torch.tensor([key.image for key in keys])
         if self.source.images is not None:
             views = self.transform(self.source.images[indices]).expand(-1, 3, -1, -1)
+            views = views.contiguous()  # memory that is pinned must not overlap itself
             unread = [False] * len(keys)
         else:
             made = [self._view(key.image) for key in keys]

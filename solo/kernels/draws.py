@@ -133,7 +133,7 @@ def launch_unit_rows(like: Tensor, seed: int, start: int, stop: int) -> Tensor:
 @operator(
     "generalized_gaussians(Tensor like, int seed, float p, float mu, float sigma, bool rectified)"
     " -> Tensor",
-    lambda like, seed, p, mu, sigma, rectified: torch.empty_like(like),
+    lambda like, *_: torch.empty_like(like, memory_format=torch.contiguous_format),
 )
 def launch_generalized_gaussians(
     like: Tensor, seed: int, p: float, mu: float, sigma: float, rectified: bool

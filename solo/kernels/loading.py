@@ -41,6 +41,8 @@ def operator(
                 return launch(first, *rest)
 
         LIBRARY.impl(name, there, "CompositeExplicitAutograd")
+        # What is made from a tensor's shape has no gradient, and what has one is told elsewhere.
+        LIBRARY.impl(name, torch.library.fallthrough_kernel, "Autograd")
         made: Callable[..., Any] = getattr(torch.ops.solo, name)
         return made
 

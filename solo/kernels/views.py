@@ -150,7 +150,9 @@ def equalize_planes(x_ptr, rows_ptr, tables_ptr, SIZE: tl.constexpr, PIXELS: tl.
         for first in range(0, SIZE * SIZE, PIXELS):
             pixel = first + tl.arange(0, PIXELS)
             mask = pixel < SIZE * SIZE
-            counts += tl.histogram(tl.load(x_ptr + pixel, mask, other=0).to(tl.int32), 256, mask)
+            counts += tl.histogram(tl.load(x_ptr + pixel, mask, other=0).to(tl.int32), 256)
+        beyond = (SIZE * SIZE + PIXELS - 1) // PIXELS * PIXELS - SIZE * SIZE  # counted as zeros
+        counts = tl.where(level == 0, counts - beyond, counts)
         highest = tl.max(tl.where(counts > 0, level, 0), 0)
         step = (SIZE * SIZE - tl.sum(tl.where(level == highest, counts, 0), 0)) // 255
         safe = tl.maximum(step, 1)
@@ -193,6 +195,7 @@ def launch_crop_and_color(
     out = _empty(plan, size, last)
     sums = plan.new_empty(len(plan), parts)
     channels, height, width = images.shape[1:]
+    pixels = triton.next_power_of_2(size * size) if parts == 1 else PIXELS
     crop_and_color[(len(plan), parts)](
         images,
         images if indices is None else indices,
@@ -207,7 +210,8 @@ def launch_crop_and_color(
         CROP=indices is not None,
         WHOLE=parts == 1,
         LAST=last,
-        PIXELS=triton.next_power_of_2(size * size) if parts == 1 else PIXELS,
+        PIXELS=pixels,
+        num_warps=max(4, pixels // 256),  # so many pixels a thread that none spills
     )
     return out, sums
 

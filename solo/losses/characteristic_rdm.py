@@ -73,7 +73,7 @@ class CharacteristicRDMReg(nn.Module):
         self.epps_pulley_unit = test.cost_of_a_shift() / deviation**2
         self.weights = test.weights / self.epps_pulley_unit
         self._constants = Placed(self.weights.numpy())
-        self._projected: ExpandedProduct | TabulatedProduct | None = None
+        self._projected: dict[int, ExpandedProduct | TabulatedProduct] = {}
 
     def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> Tensor:
         """Mean over views and slices of the squared distance of characteristic functions.
@@ -99,9 +99,10 @@ class CharacteristicRDMReg(nn.Module):
 
     def make_ready(self, dim: int) -> ExpandedProduct | TabulatedProduct:
         """The target's characteristic function along slices of D features, made once."""
-        if self._projected is None:
-            self._projected = product_characteristic_function(self.target, self.frequencies, dim)
-        return self._projected
+        if dim not in self._projected:
+            made = product_characteristic_function(self.target, self.frequencies, dim)
+            self._projected[dim] = made
+        return self._projected[dim]
 
     def target_values(self, slices: Tensor) -> Tensor:
         """The target's characteristic function along each slice, [2, T, K]."""

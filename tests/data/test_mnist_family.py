@@ -12,6 +12,7 @@ import torch
 
 from solo.config import ConfigError
 from solo.config.schema import Data
+from solo.data.batches import SampleKey, ValidationViews
 from solo.data.datasets import load_splits
 from solo.data.sources import ArraySource, hold_out
 
@@ -102,6 +103,15 @@ def test_a_held_out_part_is_the_same_for_every_seed(tmp_path: Path) -> None:
     assert one.val.labels.bincount().tolist() == [1] * 10  # a third of 3
     together = torch.cat([one.train.images, one.val.images])[:, 0].flatten(1).numpy()
     assert sorted(map(tuple, together)) == sorted(map(tuple, images.reshape(30, -1)))
+
+
+def test_validation_batches_can_be_pinned(tmp_path: Path) -> None:
+    """Memory that overlaps itself (a grey image shown three times) cannot."""
+    make(tmp_path, "mnist", "", "")
+    source = load_splits(Data(dataset="mnist", train_path=str(tmp_path)), seed=0).train
+    batch = ValidationViews(source, 28, True)[[SampleKey(0, 0), SampleKey(1, 0)]]
+    assert batch.views[0].shape == (1, 2, 3, 28, 28)
+    assert torch._debug_has_internal_overlap(batch.views[0]) == 0
 
 
 def test_only_labelled_images_are_held_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from solo.losses.characteristic_rdm import CharacteristicRDMReg
 from solo.losses.rectified_lpjepa import RDMReg
 from solo.losses.sigreg import SIGReg
 from solo.multivariate import SlicingUnivariateTest, unsliced
-from solo.multivariate.slices import build_slices
+from solo.multivariate.slices import RandomSlices, build_slices
 from solo.univariate.characteristic import empirical_characteristic_function
 
 SEED = 2**61 + 12345
@@ -284,3 +285,13 @@ def test_views(name: str, size: int, channels: int, files: bool) -> None:
             assert (off > 1).float().mean() < 0.01
         else:
             assert off.max() <= 1
+
+
+def test_draws_have_no_gradient_and_warn_of_none() -> None:
+    """Slices and samples take their shape from features, and nothing else."""
+    z = torch.randn(2, 9, 24, requires_grad=True)
+    assert not RandomSlices(4).matrix(z, (0,)).requires_grad
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SIGReg(num_slices=8)(z).backward()
+    assert z.grad is not None and bool(z.grad.isfinite().all())

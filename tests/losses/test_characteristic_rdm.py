@@ -105,6 +105,26 @@ def test_gradient() -> None:
     assert torch.autograd.gradcheck(lambda z: reg(z, (0,)), z)
 
 
+def test_a_loss_serves_features_of_any_width_and_a_first_look() -> None:
+    """What is made for one number of features is not taken for another; nor is inference's use."""
+    generator = torch.Generator().manual_seed(0)
+    narrow, wide = (torch.rand(32, dim, generator=generator) for dim in (8, 512))
+    target = RectifiedGeneralizedGaussian(1.0)
+
+    def make() -> CharacteristicRDMReg:
+        return CharacteristicRDMReg(target, num_projections=8)
+
+    used = make()
+    with torch.inference_mode():
+        used(wide, (0,))
+    assert used(narrow, (0,)) == make()(narrow, (0,))
+    used(narrow.requires_grad_(), (0,)).backward()
+    sigreg = SIGReg(num_slices=8)
+    with torch.inference_mode():
+        sigreg(wide)
+    sigreg(narrow).backward()
+
+
 def test_the_normal_target_is_sigreg() -> None:
     z = torch.randn(3, 50, 8, dtype=torch.float64) * 1.2
     reg = CharacteristicRDMReg(GeneralizedGaussian(2.0), num_projections=40, seed=2)

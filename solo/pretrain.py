@@ -66,7 +66,8 @@ def announce(
     views = sum(entry.num_crops for entry in config.augmentations)
     console.print(
         f"{config.method} on {config.data.dataset}: {len(data.train)} images, "
-        f"{views} views each; {config.backbone.name} and projector, {millions:.1f} M parameters",
+        f"{views} views each; {config.backbone.name} ({method.backbone.num_features} features) "
+        f"and projector, {millions:.1f} M parameters",
         soft_wrap=True,
     )
     if "expected_l0" in method.facts:

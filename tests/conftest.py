@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import inspect
 import io
 import os
 import pickle
 import runpy
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +60,23 @@ def write_images(folder: Path, classes: list[str], count: int, size: int = 40) -
             image = Image.fromarray(coarse).resize((size + i % 7, size))
             image.save(folder / name / f"{name}_{i}.JPEG")
     return folder
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """A file of MNIST's format, as its authors describe it."""
+    head = struct.pack(f">HBB{values.ndim}i", 0, 8, values.ndim, *values.shape)
+    content = head + values.astype(np.uint8).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_mnist(root: Path) -> None:
+    """Twenty grey images of ten classes in each split, as bare files."""
+    labels = np.arange(20) % 10
+    images = 12 * labels[:, None, None] * np.ones((28, 28))
+    for begin in ("train", "t10k"):
+        write_idx(root / f"{begin}-images-idx3-ubyte.gz", images)
+        write_idx(root / f"{begin}-labels-idx1-ubyte.gz", labels)
 
 
 def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, cls: Any, coarse: bool) -> None:

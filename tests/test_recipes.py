@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RECIPE_FILES, write_celeba, write_cifar, write_images
+from conftest import RECIPE_FILES, write_celeba, write_cifar, write_images, write_mnist
 from helpers import last, merged
 from torchvision import datasets as tv
 
@@ -24,6 +24,8 @@ def stand_in(
     if name in ("cifar10", "cifar100"):
         cls = {"cifar10": tv.CIFAR10, "cifar100": tv.CIFAR100}[name]
         write_cifar(folder, monkeypatch, cls, coarse=name == "cifar100")
+    elif name == "fashion_mnist":
+        write_mnist(folder)
     elif name == "celeba":
         write_celeba(folder, 16, monkeypatch)
     else:

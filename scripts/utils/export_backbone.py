@@ -69,15 +69,16 @@ def export(source: str, folder: Path) -> None:
         raise RunError(f"{source} is no run or checkpoint of this program")
     spec = dataset_spec(config.data.dataset)
     kwargs = without_weights(config.backbone.kwargs)
-    library, model, arguments = library_call(config.backbone.name, kwargs, encoder.image_size)
+    sizes = [recipe.crop_size for recipe in config.augmentations]
+    call = library_call(config.backbone.name, kwargs, *sizes)
     stem = getattr(encoder.backbone, "conv1", None)
     small = encoder.image_size <= SMALL_IMAGE and stem is not None
     facts = {
-        "library": library,
-        "model": model,
-        "arguments": arguments,
+        "library": call.library,
+        "model": call.model,
+        "arguments": call.arguments,
         "small_stem": small and hasattr(encoder.backbone, "maxpool"),
-        "num_features": encoder.num_features(),
+        "num_features": call.features,
         "image_size": encoder.image_size,
         "mean": spec.mean,
         "std": spec.std,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from solo.backbones.fitting import fit
 from solo.config import ConfigError, unknown_name
 
 # Images up to this side get the 3x3 stem (ResNets) and small patches (ViTs).
@@ -29,40 +30,58 @@ def torchvision_resnets() -> list[str]:
     )
 
 
-def build_backbone(name: str, kwargs: dict[str, Any], image_size: int) -> nn.Module:
+def build_backbone(
+    name: str, kwargs: dict[str, Any], image_size: int, *more_sizes: int
+) -> nn.Module:
     """Build a backbone without a classification head.
 
     Torchvision's ResNets go by their names, everything else is timm's. Up to 32 px, a ResNet's
-    stem becomes a 3x3 convolution of stride 1 and padding 2 without max-pooling. ViTs are built
-    for ``image_size`` and take other sizes too; up to 32 px, their default patch is 4 px.
+    stem becomes a 3x3 convolution of stride 1 and padding 2 without max-pooling, and the default
+    patch of a ViT is 4 px. What a constructor needs to take all sizes is found by trying
+    (:mod:`solo.backbones.fitting`), and so is ``num_features``.
 
     Args:
         name: resnet18, vit_small, convnext_tiny, or any timm model name.
         kwargs: for the constructor.
         image_size: side of the (global) views, in pixels.
+        more_sizes: of the other views.
 
     Raises:
-        ConfigError: for a name nobody knows, or kwargs the constructor refuses.
+        ConfigError: for a name nobody knows, kwargs the constructor refuses, or sizes that the
+            network does not take, with the nearest that it does.
     """
+    library, model, arguments, features = library_call(name, kwargs, image_size, *more_sizes)
+    with _told(name, kwargs, image_size):
+        network = _make(library, model, arguments, image_size)
+    network.num_features = features  # type: ignore[assignment]
+    return network
+
+
+@contextlib.contextmanager
+def _told(name: str, kwargs: dict[str, Any], image_size: int) -> Iterator[None]:
+    """Faults of building, as a user of a config reads them."""
     try:
-        library, model, arguments = library_call(name, kwargs, image_size)
-        if library == "torchvision":
-            network = torchvision.models.get_model(model, **arguments)
-            network.num_features = network.fc.in_features
-            network.fc = nn.Identity()
-            network.group_matcher = _resnet_layers
-        else:
-            network = timm.create_model(model, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        if isinstance(error, ConfigError):
-            raise
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"backbone.name is {name}: {error}") from error
+    except Exception as error:  # whatever a constructor can raise
         raise ConfigError(
             f"The backbone {name} cannot be built with backbone.kwargs {kwargs} "
             f"for {image_size} px images: {error}"
         ) from error
+
+
+def _make(library: str, model: str, arguments: dict[str, Any], image_size: int) -> nn.Module:
+    if library == "torchvision":
+        network = torchvision.models.get_model(model, **arguments)
+        network.fc = nn.Identity()
+        network.group_matcher = _resnet_layers
+    else:
+        network = timm.create_model(model, **arguments)
     if image_size <= SMALL_IMAGE:
         _shrink_stem(network)
-    return network
+    made: nn.Module = network
+    return made
 
 
 def _resnet_layers(coarse: bool = False) -> dict[str, Any]:
@@ -70,14 +89,37 @@ def _resnet_layers(coarse: bool = False) -> dict[str, Any]:
     return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
 
+class LibraryCall(NamedTuple):
+    """A library's own name and arguments of a network, and the width of its features."""
+
+    library: Literal["timm", "torchvision"]
+    model: str
+    arguments: dict[str, Any]
+    features: int
+
+
 def library_call(
-    name: str, kwargs: dict[str, Any], image_size: int
-) -> tuple[Literal["timm", "torchvision"], str, dict[str, Any]]:
-    """The library's own name and arguments of a backbone, as :func:`build_backbone` takes it.
+    name: str, kwargs: dict[str, Any], image_size: int, *more_sizes: int
+) -> LibraryCall:
+    """How :func:`build_backbone` asks for a network.
 
     Raises:
-        ConfigError: for a name nobody knows.
+        ConfigError: as there.
     """
+    library, model, arguments = _named(name, kwargs, image_size)
+    bare = without_weights(arguments)
+    with _told(name, kwargs, image_size), torch.random.fork_rng(devices=[]):
+        found = fit(
+            lambda chosen: _make(library, model, chosen, image_size),
+            bare,
+            (image_size, *more_sizes),
+        )
+    return LibraryCall(library, model, {**found.arguments, **arguments}, found.features)
+
+
+def _named(
+    name: str, kwargs: dict[str, Any], image_size: int
+) -> tuple[Literal["timm", "torchvision"], str, dict[str, Any]]:
     if name in torchvision_resnets():
         return "torchvision", name, dict(kwargs)
     arguments: dict[str, Any] = {"num_classes": 0, **kwargs}

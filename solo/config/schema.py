@@ -22,7 +22,8 @@ class Backbone(Section):
     """The network that is trained."""
 
     name: str = "resnet18"
-    """A torchvision ResNet (resnet18, resnet50, …) or any timm model name."""
+    """A torchvision ResNet (resnet18, resnet50, …) or any timm model name. Sizes of images that it
+    does not take are refused, with the nearest that it does."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to the constructor (timm: patch_size, drop_path_rate, pretrained, …)."""
 

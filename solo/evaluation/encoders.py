@@ -83,9 +83,9 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
     assert encoder.config is not None
     torch.manual_seed(seed)
     config = encoder.config
-    size = config.augmentations[0].crop_size
+    sizes = [recipe.crop_size for recipe in config.augmentations]
     kwargs = without_weights(config.backbone.kwargs)
-    network = build_backbone(config.backbone.name, kwargs, size)
+    network = build_backbone(config.backbone.name, kwargs, *sizes)
     return Encoder(
         network, encoder.normalize, encoder.image_size, encoder.whole, None, "backbone", "untrained"
     )

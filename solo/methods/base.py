@@ -94,8 +94,9 @@ class SSLMethod(TrainingModule):
         self.options = config.method_kwargs
         self.normalize = normalize
         rng.seed_global(config.seed, "weights")
-        size = config.augmentations[0].crop_size
-        self.backbone = build_backbone(config.backbone.name, config.backbone.kwargs, size)
+        sizes = [recipe.crop_size for recipe in config.augmentations]
+        size = sizes[0]
+        self.backbone = build_backbone(config.backbone.name, config.backbone.kwargs, *sizes)
         if config.channels_last:
             self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = int(self.backbone.num_features)  # type: ignore[arg-type]

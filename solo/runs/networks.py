@@ -148,7 +148,8 @@ def _ours(
     spec = dataset_spec(config.data.dataset)
     size = config.augmentations[0].crop_size
     kwargs = without_weights(config.backbone.kwargs)
-    network = build_backbone(config.backbone.name, kwargs, size)
+    sizes = [recipe.crop_size for recipe in config.augmentations]
+    network = build_backbone(config.backbone.name, kwargs, *sizes)
     projector = config.method_kwargs.build_projector(int(network.num_features))  # type: ignore[arg-type]
     for part, module in (("backbone.", network), ("projector.", projector)):
         state = {

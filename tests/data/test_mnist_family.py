@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_idx
 
 from solo.config import ConfigError
 from solo.config.schema import Data
@@ -25,14 +25,6 @@ FOLDERS = {
 COUNTS = {"train": 30, "test": 20}
 
 
-def write(path: Path, values: np.ndarray) -> None:
-    """The format as its authors describe it."""
-    head = struct.pack(f">HBB{values.ndim}i", 0, 8, values.ndim, *values.shape)
-    content = head + values.astype(np.uint8).tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
 def content(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(COUNTS[split])
     labels = np.arange(COUNTS[split]) % (47 if name == "emnist" else 10)
@@ -45,8 +37,8 @@ def make(root: Path, name: str, folder: str, end: str) -> None:
         if name == "emnist":
             begin = f"emnist-balanced-{split}"
         images, labels = content(name, split)
-        write(root / folder / f"{begin}-images-idx3-ubyte{end}", images)
-        write(root / folder / f"{begin}-labels-idx1-ubyte{end}", labels)
+        write_idx(root / folder / f"{begin}-images-idx3-ubyte{end}", images)
+        write_idx(root / folder / f"{begin}-labels-idx1-ubyte{end}", labels)
 
 
 @pytest.mark.parametrize("layout", ["torchvision", "bare", "bare, gzipped"])

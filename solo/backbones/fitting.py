@@ -1,0 +1,136 @@
+"""Which arguments let a network take the views' sizes, and how wide its features are.
+
+Asked on meta tensors, which hold no numbers, before anything is built: no attribute of a network is
+trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from solo.config import ConfigError
+
+Make = Callable[[dict[str, Any]], nn.Module]
+
+FAR = 128
+"""How far, in pixels, sizes are looked for that a network takes."""
+
+
+class Fit(NamedTuple):
+    """Arguments that let a network take all sizes, and the width of its features."""
+
+    arguments: dict[str, Any]
+    features: int
+
+
+def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[int]) -> Fit:
+    """Find arguments for views of these sizes.
+
+    Constructors that know them are given the image size, and leave to change it from view to view;
+    what they do by themselves comes first.
+
+    Args:
+        make: arguments to the network.
+        arguments: those that are given in any case.
+        sizes: sides of the views in pixels, the global ones' first.
+
+    Raises:
+        ConfigError: naming the nearest sizes that the network does take.
+        Exception: what the constructor raises, where it cannot be called with the arguments.
+    """
+    first, *rest = sizes
+    networks: list[Way] = []
+    reason = ""
+    for way in _ways(make, arguments, first):
+        networks.append(way)
+        found, reason = _first([way], sizes)
+        if found is not None:
+            return found
+    if _first(networks, [first])[0] is None:
+
+        def taken(size: int) -> bool:
+            return _first(_ways(make, arguments, size), [size])[0] is not None
+
+        raise ConfigError(
+            f"it does not take images of {first} px ({reason}); {_nearest(taken, first)}"
+        )
+
+    def beside(size: int) -> bool:
+        return _first(networks, [first, size])[0] is not None
+
+    odd = next((size for size in rest if not beside(size)), rest[-1])
+    raise ConfigError(
+        f"with images of {first} px it takes no views of {odd} px ({reason}); "
+        f"{_nearest(beside, odd)}"
+    )
+
+
+Way = tuple[dict[str, Any], nn.Module]
+"""Arguments, and the network that they make."""
+
+
+def _ways(make: Make, arguments: dict[str, Any], size: int) -> Iterator[Way]:
+    """What can be built, the arguments by themselves first.
+
+    Raises:
+        Exception: of the constructor, where nothing can.
+    """
+    sized: dict[str, Any] = {"img_size": size}
+    more = [{}, sized, {**sized, "dynamic_img_size": True}, {**sized, "strict_img_size": False}]
+    fault: Exception | None = None
+    count = 0
+    for extra in more:
+        chosen = {**extra, **arguments}
+        try:
+            with torch.device("meta"):
+                network = make(chosen).eval()
+        except Exception as error:  # of an argument that this one does not know, or of the size
+            fault = fault or error
+            continue
+        count += 1
+        yield chosen, network
+    if not count and fault is not None:
+        raise fault
+
+
+def _first(networks: Iterable[Way], sizes: Sequence[int]) -> tuple[Fit | None, str]:
+    """The first way in which all sizes go, or why the last does not."""
+    reason = "no constructor for it"
+    for chosen, network in networks:
+        try:
+            widths = {_width(network, size) for size in sizes}
+        except Exception as error:  # whatever a network raises for a size that it does not take
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            continue
+        if len(widths) == 1:
+            return Fit(chosen, widths.pop()), ""
+        reason = f"its features are {sorted(widths)} wide, by size"
+    return None, reason
+
+
+def _width(network: nn.Module, size: int) -> int:
+    """Of the features of two images.
+
+    Raises:
+        ValueError: where they are no matrix.
+    """
+    with torch.no_grad():
+        features = network(torch.empty(2, 3, size, size, device="meta"))
+    if not isinstance(features, Tensor):
+        raise ValueError(f"it gives a {type(features).__name__}, not one tensor of features")
+    if features.ndim != 2 or len(features) != 2:
+        raise ValueError(f"its features have the shape {list(features.shape)}, not [images, width]")
+    return features.shape[1]
+
+
+def _nearest(takes: Callable[[int], bool], size: int) -> str:
+    """The sizes next to one that is not taken, in words; multiples of 8 are looked at."""
+    below = range((size - 1) // 8 * 8, max(7, size - FAR), -8)
+    above = range(size // 8 * 8 + 8, size + FAR + 1, 8)
+    found = [next(filter(takes, side), None) for side in (below, above)]
+    known = " and ".join(str(value) for value in found if value is not None)
+    return f"the nearest that it takes: {known} px" if known else "no size near it is taken"

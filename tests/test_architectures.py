@@ -1,0 +1,86 @@
+"""Every family of timm: the smallest network of each, on meta tensors, and real ones of some."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from helpers import ROOT, slow
+
+from solo.backbones import build_backbone, fitting, library_call
+from solo.config import ConfigError
+
+# The smallest of each module of timm.models, and which of 96 px and views of 48 px it takes.
+LINES = (ROOT / "tests/golden/timm_families.txt").read_text().splitlines()
+FAMILIES = dict(line.split() for line in LINES)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_fits_or_says_why_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width is that of what the network gives, built in the way that was found."""
+    if not timm.is_model(name):
+        pytest.skip(f"this timm has no {name}")
+    monkeypatch.setattr(fitting, "FAR", 0)
+    sizes = tuple(int(size) for size in FAMILIES[name].split(",") if size != "-")
+    if len(sizes) < 2:
+        said = "with images of 96 px it takes no views of 48" if sizes else "no.* images of 96"
+        with pytest.raises(ConfigError, match=f"{name}: .*{said} px"):
+            library_call(name, {}, 96, 48)
+    if not sizes:
+        return
+    call = library_call(name, {}, *sizes)
+    with torch.device("meta"):
+        network = timm.create_model(call.model, **call.arguments).eval()
+    for size in sizes:
+        features = network(torch.empty(2, 3, size, size, device="meta"))
+        assert features.shape == (2, call.features)
+
+
+def test_the_nearest_sizes_are_named() -> None:
+    for name, sizes, said in (
+        ("deepseek_vit_412m", (96,), "divisible by patch size .*: 56 and 112 px"),
+        ("dla46x_c", (96, 48), "no views of 48 px .*: 32 and 64 px"),
+        ("test_coatnet", (96, 48), "no views of 48 px .*: 96 px"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            library_call(name, {}, *sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("deit_tiny_patch16_224", {"depth": 1}),
+        ("swin_tiny_patch4_window7_224", {"depths": [1, 1], "num_heads": [2, 2], "embed_dim": 24}),
+        ("mobilenetv3_small_050", {}),
+        ("hgnetv2_b0", {}),
+    ],
+)
+def test_real_networks_with_local_views(name: str, kwargs: dict[str, object]) -> None:
+    """Forward and backward, at both sizes; building draws what it drew without the search."""
+    torch.manual_seed(3)
+    network = build_backbone(name, kwargs, 64, 32)
+    call = library_call(name, kwargs, 64, 32)
+    torch.manual_seed(3)
+    plain = timm.create_model(call.model, **call.arguments)
+    for mine, theirs in zip(network.parameters(), plain.parameters()):
+        assert mine.equal(theirs)
+    for size in (64, 32):
+        features = network(torch.randn(4, 3, size, size))
+        assert features.shape == (4, network.num_features)
+        features.square().mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+@slow
+@pytest.mark.parametrize("name", timm.list_models("test_*"))
+def test_tiny_networks_step(name: str) -> None:
+    """timm's networks for tests: a step of each, forward and backward."""
+    network = build_backbone(name, {}, 96)
+    before = {key: p.detach().clone() for key, p in network.named_parameters()}
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    features = network(torch.randn(4, 3, 96, 96))
+    assert features.shape == (4, network.num_features)
+    features.square().mean().backward()
+    optimizer.step()
+    assert any(not p.equal(before[key]) for key, p in network.named_parameters())
+    assert all(p.isfinite().all() for p in network.parameters())

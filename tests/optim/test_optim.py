@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from solo.optim import LARS, LinearWarmupCosineAnnealingLR, parameter_groups
+from solo.methods import resolve_config
+from solo.optim import LARS, LinearWarmupCosineAnnealingLR, build_optimizer, parameter_groups
 
 VARIANTS: dict[str, dict[str, bool]] = {
     "plain": {},
@@ -57,6 +59,36 @@ def test_lars_state_round_trip() -> None:
         parameter.grad = torch.full((3, 2), 0.7)
         opt.step()
     assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_scaled_gradients_of_half_precision(name: str) -> None:
+    """A gradient scaler changes no step of 16-mixed, and one that overflowed is left out."""
+
+    def steps(scaled: bool) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        weight = nn.Parameter(torch.randn(6, 5, generator=generator))
+        options = {"method": "vicreg", "optimizer": {"name": name, "lr": 0.1}}
+        config = resolve_config({**options, "precision": "16-mixed"})
+        optimizer = build_optimizer(config, [{"params": [weight], "lr": 0.1}])
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=scaled)
+        seen = []
+        for step in range(4):
+            optimizer.zero_grad()
+            x = torch.randn(5, generator=generator)
+            scaler.scale((weight @ x).square().sum()).backward()
+            if scaled and step == 2:
+                assert weight.grad is not None
+                weight.grad[0, 0] = torch.inf
+            if scaled or step != 2:
+                scaler.step(optimizer)
+                scaler.update()
+            seen.append(weight.detach().clone())
+        return seen
+
+    for plain, scaled in zip(steps(False), steps(True)):
+        torch.testing.assert_close(scaled, plain, rtol=1e-6, atol=1e-7)
+    assert steps(True)[2].equal(steps(True)[1])
 
 
 def test_lars_refuses_negative_values() -> None:

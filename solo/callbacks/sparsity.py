@@ -40,8 +40,8 @@ class SparsityMonitor(pl.Callback):
             {
                 "train_l0_sparsity_metric": l0_sparsity(rows),
                 "train_l1_sparsity_metric": l1_sparsity(rows),
-                "train_variance_loss": 2 * torch.stack([variance_loss(v) for v in z]).mean(),
-                "train_covariance_loss": 2 * torch.stack([covariance_loss(v) for v in z]).mean(),
+                "train_variance_loss": 2 * variance_loss(z).mean(),
+                "train_covariance_loss": 2 * covariance_loss(z).mean(),
             }
         )
 

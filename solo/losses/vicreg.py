@@ -30,22 +30,29 @@ def variance_loss(z: Tensor, eps: float = 1e-4) -> Tensor:
     """Hinge that keeps each coordinate's standard deviation at 1 or above (eq. 1).
 
     Args:
-        z: [N, D], the whole batch.
+        z: [..., N, D], whole batches.
         eps: added to the variance before the root.
+
+    Returns:
+        [...], one value a batch.
     """
-    return torch.relu(1 - torch.sqrt(z.var(dim=0) + eps)).mean()
+    return torch.relu(1 - torch.sqrt(z.var(dim=-2) + eps)).mean(-1)
 
 
 def covariance_loss(z: Tensor) -> Tensor:
     """Sum of squared off-diagonal covariances, divided by D (eq. 3 and 4).
 
     Args:
-        z: [N, D], the whole batch.
+        z: [..., N, D], whole batches.
+
+    Returns:
+        [...], one value a batch.
     """
-    count, dim = z.shape
-    centred = z - z.mean(0)
-    covariance = centred.T @ centred / (count - 1)
-    return (covariance.square().sum() - covariance.diagonal().square().sum()) / dim
+    count, dim = z.shape[-2:]
+    centred = z - z.mean(-2, keepdim=True)
+    covariance = centred.mT @ centred / (count - 1)
+    own = covariance.diagonal(dim1=-2, dim2=-1)
+    return (covariance.square().sum((-2, -1)) - own.square().sum(-1)) / dim
 
 
 def vicreg_loss(
@@ -64,8 +71,7 @@ def vicreg_loss(
     Args:
         z1, z2: [B, D] each, this process's share of the batch.
     """
-    invariance = invariance_loss(torch.stack((z1, z2)))
-    views = (distributed.gather(z1), distributed.gather(z2))
-    variance = sum(variance_loss(z) for z in views)
-    covariance = sum(covariance_loss(z) for z in views)
-    return sim_loss_weight * invariance + var_loss_weight * variance + cov_loss_weight * covariance
+    z = torch.stack((z1, z2))
+    views = distributed.gather(z, dim=1)
+    spread = var_loss_weight * variance_loss(views) + cov_loss_weight * covariance_loss(views)
+    return sim_loss_weight * invariance_loss(z) + spread.sum()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy import special
 from torch import Tensor, nn
 
 from solo import distributed, rng
+from solo.distributions.placed import Placed
 from solo.losses.wasserstein import global_wasserstein
 from solo.multivariate.slices import RandomSlices
 
@@ -42,6 +45,7 @@ class VISRegTest(nn.Module):
         super().__init__()
         self.slices = RandomSlices(num_projections, seed)
         self.steps = rng.StepCounter()
+        self._quantiles: dict[int, Placed] = {}
 
     def forward(self, z: Tensor, step: tuple[int, ...] | None = None) -> VISRegTerms:
         """The terms of center, scale and shape of a batch.
@@ -55,12 +59,15 @@ class VISRegTest(nn.Module):
         centred = z - mean
         std = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / z.shape[1] ** 0.5
         standard = centred / std.detach().clamp(min=1e-6)
-        quantiles = normal_quantiles(z.shape[1], z)
+        count = z.shape[1]
+        if count not in self._quantiles:
+            self._quantiles[count] = Placed(normal_quantiles(count))
+        (quantiles,) = self._quantiles[count].at(z.device, z.dtype)
         shape = global_wasserstein(standard, quantiles, self.slices, self.steps.named(step))
         return VISRegTerms(mean.square().mean(), (1 - std).square().mean(), shape)
 
 
-def normal_quantiles(count: int, like: Tensor) -> Tensor:
+def normal_quantiles(count: int) -> np.ndarray:
     """The standard normal's at 1 / (count + 1) … count / (count + 1), [count]."""
-    levels = torch.arange(1, count + 1, dtype=torch.float64, device=like.device) / (count + 1)
-    return torch.special.ndtri(levels).to(like.dtype)
+    quantiles: np.ndarray = special.ndtri(np.arange(1, count + 1) / (count + 1))
+    return quantiles

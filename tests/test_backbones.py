@@ -87,3 +87,5 @@ def test_tokens_of_the_last_two_blocks() -> None:
         tokens = last_two_cls(network, images[..., :24, :24])[1]  # a local crop
         torch.testing.assert_close(tokens, torch.cat([out.mean(1) for out in outputs], dim=-1))
     assert has_blocks(network) and not has_blocks(build_backbone("resnet18", {}, 32))
+    mobilenet = build_backbone("mobilenetv3_small_050", {}, 32)
+    assert hasattr(mobilenet, "blocks") and not has_blocks(mobilenet)

@@ -227,5 +227,10 @@ def without_weights(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def has_blocks(network: nn.Module) -> bool:
-    """Whether :func:`last_two_cls` works: timm's ViTs and their kin."""
-    return hasattr(network, "blocks") and hasattr(network, "forward_intermediates")
+    """Whether :func:`last_two_cls` works: timm's ViTs and their kin.
+
+    Others too have parts of that name (MobileNetV3's stages are ``blocks``), but no tokens.
+    """
+    call = getattr(network, "forward_intermediates", None)
+    known = inspect.signature(call).parameters if callable(call) else {}
+    return hasattr(network, "blocks") and "return_prefix_tokens" in known

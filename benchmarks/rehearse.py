@@ -46,7 +46,7 @@ IN_MEMORY |= dict.fromkeys(("mnist", "fashion_mnist", "kmnist", "emnist"), 28)
 FREE = re.compile(
     r"(_unsafe_view|view(_as_real|_as_complex)?|expand|alias|_reshape_alias|detach|t|transpose|"
     r"permute|slice|select|split(_with_sizes)?|unbind|(un)?squeeze|as_strided|lift_fresh|"
-    r"(new_)?empty(_like|_strided|_permuted)?|prim|_local_scalar_dense)_?\."
+    r"(new_)?empty(_like|_strided|_permuted)?|prim)_?\."
 )
 
 

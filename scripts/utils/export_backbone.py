@@ -69,8 +69,7 @@ def export(source: str, folder: Path) -> None:
         raise RunError(f"{source} is no run or checkpoint of this program")
     spec = dataset_spec(config.data.dataset)
     kwargs = without_weights(config.backbone.kwargs)
-    sizes = [recipe.crop_size for recipe in config.augmentations]
-    call = library_call(config.backbone.name, kwargs, *sizes)
+    call = library_call(config.backbone.name, kwargs, *config.view_sizes)
     stem = getattr(encoder.backbone, "conv1", None)
     small = encoder.image_size <= SMALL_IMAGE and stem is not None
     facts = {

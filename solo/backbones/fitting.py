@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from solo.config import ConfigError
 
 Make = Callable[[dict[str, Any]], nn.Module]
+Way = tuple[dict[str, Any], nn.Module]
+"""Arguments, and the network that they make."""
 
 FAR = 128
 """How far, in pixels, sizes are looked for that a network takes."""
@@ -67,10 +69,6 @@ def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[int]) -> Fit:
         f"with images of {first} px it takes no views of {odd} px ({reason}); "
         f"{_nearest(beside, odd)}"
     )
-
-
-Way = tuple[dict[str, Any], nn.Module]
-"""Arguments, and the network that they make."""
 
 
 def _ways(make: Make, arguments: dict[str, Any], size: int) -> Iterator[Way]:

@@ -341,3 +341,8 @@ class Config(RunConfig):
     def kind(self) -> str:
         """The method's name."""
         return self.method
+
+    @property
+    def view_sizes(self) -> list[int]:
+        """Sides of the views in pixels, a recipe each: what the backbone has to take."""
+        return [recipe.crop_size for recipe in self.augmentations]

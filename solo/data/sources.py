@@ -261,6 +261,12 @@ def labelled_part(source: ImageSource) -> ImageSource:
     return source if bool(known.all()) else subset(source, known.nonzero()[:, 0])
 
 
+def _by_class(order: Tensor, labels: Tensor) -> list[Tensor]:
+    """Indices [n] of images, those of each class by themselves, in the same order."""
+    own = labels[order]
+    return [order[own == label] for label in own.unique()]
+
+
 def hold_out(source: ImageSource, part: float) -> Splits:
     """A part of every class set aside for validation: the same for every run, whatever its seed.
 
@@ -274,11 +280,10 @@ def hold_out(source: ImageSource, part: float) -> Splits:
         ConfigError: where no image has a label, or a class has a single image.
     """
     order = torch.randperm(len(source), generator=rng.generator(0, "held_out"))
-    labels = source.labels[order]
-    if labels.ndim > 1:
-        groups = [order]
+    if source.labels.ndim == 1:
+        groups = _by_class(order[source.labels[order] >= 0], source.labels)
     else:
-        groups = [order[labels == label] for label in labels[labels >= 0].unique()]
+        groups = [order]
     if not groups or min(len(group) for group in groups) < 2:
         raise ConfigError(
             f"data.held_out is {part}, but "
@@ -304,9 +309,8 @@ def take_fraction(source: ImageSource, fraction: float, generator: torch.Generat
     order = torch.randperm(len(source), generator=generator)
     if source.labels.ndim > 1:  # attributes have no classes to balance
         return subset(source, order[: max(1, round(fraction * len(order)))].sort().values)
-    labels = source.labels[order]
     kept = [
         members[: max(1, round(fraction * len(members)))]
-        for members in (order[labels == label] for label in labels.unique())
+        for members in _by_class(order, source.labels)
     ]
     return subset(source, torch.cat(kept).sort().values)

@@ -83,9 +83,8 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
     assert encoder.config is not None
     torch.manual_seed(seed)
     config = encoder.config
-    sizes = [recipe.crop_size for recipe in config.augmentations]
     kwargs = without_weights(config.backbone.kwargs)
-    network = build_backbone(config.backbone.name, kwargs, *sizes)
+    network = build_backbone(config.backbone.name, kwargs, *config.view_sizes)
     return Encoder(
         network, encoder.normalize, encoder.image_size, encoder.whole, None, "backbone", "untrained"
     )

@@ -94,9 +94,8 @@ class SSLMethod(TrainingModule):
         self.options = config.method_kwargs
         self.normalize = normalize
         rng.seed_global(config.seed, "weights")
-        sizes = [recipe.crop_size for recipe in config.augmentations]
-        size = sizes[0]
-        self.backbone = build_backbone(config.backbone.name, config.backbone.kwargs, *sizes)
+        backbone, size = config.backbone, config.view_sizes[0]
+        self.backbone = build_backbone(backbone.name, backbone.kwargs, *config.view_sizes)
         if config.channels_last:
             self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = int(self.backbone.num_features)  # type: ignore[arg-type]

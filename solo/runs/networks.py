@@ -146,10 +146,9 @@ def _ours(
 ) -> Encoder:
     config = resolve_config(saved)
     spec = dataset_spec(config.data.dataset)
-    size = config.augmentations[0].crop_size
+    size = config.view_sizes[0]
     kwargs = without_weights(config.backbone.kwargs)
-    sizes = [recipe.crop_size for recipe in config.augmentations]
-    network = build_backbone(config.backbone.name, kwargs, *sizes)
+    network = build_backbone(config.backbone.name, kwargs, *config.view_sizes)
     projector = config.method_kwargs.build_projector(int(network.num_features))  # type: ignore[arg-type]
     for part, module in (("backbone.", network), ("projector.", projector)):
         state = {

@@ -1,10 +1,11 @@
-"""A trained backbone as files that need no code of ours: safetensors, a JSON, and 30 lines.
+"""A trained backbone as a folder of timm's layout, which needs no code of ours.
 
     python scripts/utils/export_backbone.py <run folder or checkpoint> <output folder>
 
-Writes backbone.safetensors, backbone.json (timm or torchvision name and arguments, normalisation,
-image size) and load_backbone.py, whose load(folder) gives the network with timm or torchvision
-alone.
+Writes model.safetensors and config.json: ``timm.create_model("local-dir:<output folder>",
+pretrained=True)`` is the network, its pretrained_cfg has the normalisation and image size, and the
+folder can be pushed to a hub as it is. A ResNet for images up to 32 px has a stem that no timm name
+stands for; load_backbone.py, written beside it, builds that one with timm alone.
 """
 
 from __future__ import annotations
@@ -19,46 +20,39 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from solo.backbones import SMALL_IMAGE, library_call, without_weights
+from solo.backbones import has_small_stem, library_call, without_weights
 from solo.config import RunError
 from solo.data.datasets import dataset_spec
 from solo.runs.networks import load_encoder
 
-LOADER = '''"""load(folder) -> the network; needs timm or torchvision, nothing else."""
+LOADER = '''"""load(folder) -> the network; needs timm, nothing else."""
 
 import json
 from pathlib import Path
 
+import timm
 import torch
 from safetensors.torch import load_file
 
 
 def load(folder):
-    """A network [N, 3, H, W] -> [N, num_features], with ``mean`` and ``std`` of its input."""
-    facts = json.loads((Path(folder) / "backbone.json").read_text())
-    if facts["library"] == "timm":
-        import timm
-
-        network = timm.create_model(facts["model"], **facts["arguments"])
-    else:
-        import torchvision
-
-        network = torchvision.models.get_model(facts["model"], **facts["arguments"])
-        network.fc = torch.nn.Identity()
-    if facts["small_stem"]:  # 3x3, stride 1, no pooling: for images up to 32 px
-        old = network.conv1
-        network.conv1 = torch.nn.Conv2d(
-            old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=2, bias=False
-        )
-        network.maxpool = torch.nn.Identity()
-    network.load_state_dict(load_file(Path(folder) / "backbone.safetensors"))
-    network.mean, network.std = facts["mean"], facts["std"]
+    """A network [N, 3, H, W] -> [N, num_features]; its input is as ``pretrained_cfg`` says."""
+    facts = json.loads((Path(folder) / "config.json").read_text())
+    network = timm.create_model(
+        facts["architecture"], pretrained_cfg=facts["pretrained_cfg"], **facts["model_args"]
+    )
+    old = network.conv1  # 3x3, stride 1, no pooling: for images up to 32 px
+    network.conv1 = torch.nn.Conv2d(
+        old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=2, bias=False
+    )
+    network.maxpool = torch.nn.Identity()
+    network.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     return network.eval()
 '''
 
 
 def export(source: str, folder: Path) -> None:
-    """Write the three files.
+    """Write the files.
 
     Raises:
         ConfigError: where the source is no run or checkpoint of ours.
@@ -70,27 +64,38 @@ def export(source: str, folder: Path) -> None:
     spec = dataset_spec(config.data.dataset)
     kwargs = without_weights(config.backbone.kwargs)
     call = library_call(config.backbone.name, kwargs, *config.view_sizes)
-    stem = getattr(encoder.backbone, "conv1", None)
-    small = encoder.image_size <= SMALL_IMAGE and stem is not None
-    facts = {
-        "library": call.library,
-        "model": call.model,
-        "arguments": call.arguments,
-        "small_stem": small and hasattr(encoder.backbone, "maxpool"),
-        "num_features": call.features,
-        "image_size": encoder.image_size,
+    size = encoder.image_size
+    own = getattr(encoder.backbone, "pretrained_cfg", {})
+    described = {
+        "input_size": [3, size, size],
         "mean": spec.mean,
         "std": spec.std,
-        "whole": spec.whole,
-        "name": config.backbone.name,
-        "kwargs": kwargs,
-        "method": config.method,
+        "crop_pct": 1.0 if spec.whole else own.get("crop_pct", 0.875),
+        "interpolation": "bilinear",
+        "num_classes": 0,
+        "first_conv": own.get("first_conv", "conv1"),
+        "classifier": own.get("classifier", "fc"),
+    }
+    facts = {
+        "architecture": call.model,  # torchvision's ResNets have timm's names, there and within
+        "num_classes": 0,
+        "num_features": call.features,
+        "model_args": {"num_classes": 0, **call.arguments},
+        "pretrained_cfg": described,
+        "solo": {
+            "name": config.backbone.name,
+            "kwargs": kwargs,
+            "image_size": size,
+            "whole": spec.whole,
+            "method": config.method,
+        },
     }
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in encoder.backbone.state_dict().items()}
-    save_file(state, folder / "backbone.safetensors")
-    (folder / "backbone.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (folder / "load_backbone.py").write_text(inspect.cleandoc(LOADER) + "\n")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n")
+    if has_small_stem(encoder.backbone):
+        (folder / "load_backbone.py").write_text(inspect.cleandoc(LOADER) + "\n")
 
 
 def main() -> None:

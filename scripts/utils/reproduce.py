@@ -38,6 +38,8 @@ from yaml import safe_load
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.runs import SavedRun
+from solo.runs.metrics import describe
+from solo.runs.saved import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ROOT / "scripts/tables"
@@ -55,6 +57,8 @@ class Row(BaseModel):
     """Rows that need no training, measured in this one's evaluation: row to model there."""
     published: dict[str, float] = {}
     """By column."""
+    line: str | None = None
+    """Rows of one line have one label in figures, and are joined in the order of the table."""
 
 
 class Table(BaseModel):
@@ -76,10 +80,13 @@ class Table(BaseModel):
     """By column, 1 if nothing is said."""
     figure: tuple[str, str] | None = None
     """Columns to draw one against the other."""
+    curve: str | None = None
+    """A metric to draw over the epochs."""
     rows: dict[str, Row]
 
 
 Measured = dict[str, float]
+L0 = "val_l0_sparsity_metric"
 
 
 def load(name: str) -> Table:
@@ -252,8 +259,9 @@ def headings(table: Table) -> list[str]:
     return [name for pair in pairs for name in pair]
 
 
-def write(table: Table, found: Mapping[str, Sequence[Measured]], out: Path) -> str:
-    """The table as .md, every run as .csv, the figure as .png; what the first says."""
+def write(table: Table, jobs: Sequence[Job], out: Path) -> str:
+    """The table as .md, every run as .csv, the figures as .png; what the first says."""
+    found = _found(jobs)
     names = ["", *headings(table)]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for name, cells in rows(table, found).items():
@@ -269,6 +277,8 @@ def write(table: Table, found: Mapping[str, Sequence[Measured]], out: Path) -> s
                 writer.writerow([name, int(value["seed"]), *measured])
     if table.figure is not None and any(found.values()):
         figure(table, found).savefig(out.with_suffix(".png"), dpi=110)
+    if table.curve is not None and (picture := curves(table.curve, jobs)) is not None:
+        picture.savefig(out.with_name(f"{out.name}-curves.png"), dpi=110)
     return "\n".join(lines)
 
 
@@ -295,24 +305,56 @@ def figure(table: Table, found: Mapping[str, Sequence[Measured]]) -> Figure:
     }
     ranked = sorted(points, key=lambda name: -mean(points[name][1]))
     widest = max((mean(point[0]) for point in points.values()), default=1.0)
-    alike = [name for name in ranked if mean(points[name][0]) > 0.99 * widest]
-    for number, name in enumerate(ranked):
-        spread = [stdev(column) if len(column) > 1 else 0.0 for column in points[name]]
-        aside = 0.03 * widest * alike.index(name) if name in alike else 0.0
+    alone = [name for name in ranked if table.rows[name].line is None]
+    alike = [name for name in alone if mean(points[name][0]) > 0.99 * widest]
+    lines = {name: table.rows[name].line or name for name in points}
+    groups = {lines[name]: [n for n in points if lines[n] == lines[name]] for name in ranked}
+    for number, (label, group) in enumerate(groups.items()):
+        aside = 0.03 * widest * alike.index(label) if label in alike else 0.0
+        spread = [
+            [stdev(points[name][axis]) if len(points[name][axis]) > 1 else 0.0 for name in group]
+            for axis in (0, 1)
+        ]
         axes.errorbar(
-            mean(points[name][0]) + aside,
-            mean(points[name][1]),
+            [mean(points[name][0]) + aside for name in group],
+            [mean(points[name][1]) for name in group],
             xerr=spread[0],
             yerr=spread[1],
-            fmt="os^D"[number % 4],
+            fmt="os^D"[number % 4] + ("-" if table.rows[group[0]].line else ""),
             color=f"C{number % 10}",
             capsize=3,
-            label=name,
+            label=label,
         )
     axes.set(xlabel=names[0], ylabel=f"{names[1]}, %", xlim=(0, None))
     axes.grid(alpha=0.3)
     picture.legend(loc="outside right upper", fontsize=8)
     return picture
+
+
+def curves(metric: str, jobs: Sequence[Job]) -> Figure | None:
+    """A metric of every row over training, the mean of its seeds; dashed, the l0 of the target.
+
+    None before anything is there.
+    """
+    picture = Figure((8, 4.6), layout="constrained")
+    axes = picture.subplots()
+    drawn: dict[str, list[Metrics]] = {}
+    for job in jobs:
+        run = _finished(job.folder) if job.measured.is_file() else None
+        if run is not None and metric in (metrics := SavedRun(run).metrics):
+            drawn.setdefault(job.name, []).append(metrics)
+    for number, (name, runs) in enumerate(drawn.items()):
+        least = min(len(metrics[metric]) for metrics in runs)
+        mean_of_runs = sum(metrics[metric][:least, 1] for metrics in runs) / len(runs)
+        axes.plot(runs[0][metric][:least, 0], mean_of_runs, color=f"C{number % 10}", label=name)
+        if metric == L0 and "expected_l0" in runs[0]:
+            expected = runs[0].last()["expected_l0"]
+            axes.axhline(expected, color=f"C{number % 10}", linestyle="--", linewidth=1)
+    axes.set(xlabel="step", ylabel=describe(metric).label)
+    axes.grid(alpha=0.3)
+    if drawn:
+        picture.legend(loc="outside right upper", fontsize=8)
+    return picture if drawn else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -357,7 +399,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for _ in ready:
             if not options.no_table:
-                write(table, _found(jobs), out)
+                write(table, jobs, out)
     except subprocess.CalledProcessError as error:
         command = shlex.join(error.cmd)
         tails = [(text or "")[-2000:] for text in (error.stdout, error.stderr)]
@@ -365,7 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.returncode)
     said = _submit(options, jobs, work, words) if options.slurm is not None else ""
     if not options.no_table:
-        print(write(table, _found(jobs), out))
+        print(write(table, jobs, out))
     print(said, end="\n" if said else "")
 
 

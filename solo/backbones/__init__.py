@@ -148,6 +148,12 @@ def _shrink_stem(network: nn.Module) -> None:
         network.maxpool = nn.Identity()
 
 
+def has_small_stem(network: nn.Module) -> bool:
+    """Whether a ResNet has the stem that :func:`build_backbone` gives it for small images."""
+    stem, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
+    return isinstance(stem, nn.Conv2d) and isinstance(pool, nn.Identity)
+
+
 def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """A ViT's features and, from the same pass, the CLS tokens of its last two blocks.
 

@@ -72,8 +72,8 @@ class LinearConfig(RunConfig):
     once; linear, mlp and finetune train on augmented images."""
     pretrained: str | None = None
     """A run's folder, a checkpoint of ours, a state dict of torchvision or timm (with
-    backbone.name), a folder of scripts/utils/export_backbone.py, or a timm model name for its
-    published weights. Without it: the newest run under checkpoint.dir."""
+    backbone.name), a folder in timm's layout (as scripts/utils/export_backbone.py writes), or a
+    timm model name for its published weights. Without it: the newest run under checkpoint.dir."""
     backbone: Backbone | None = None
     """The network of a bare state dict; a run's own otherwise."""
     features: Literal["backbone", "projector", "last_two_cls"] = "backbone"

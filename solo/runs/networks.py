@@ -36,8 +36,9 @@ def load_encoder(
     """Load the network behind ``source``.
 
     Args:
-        source: a run's folder, a checkpoint of ours, a folder of export_backbone.py, a file with a
-            state dict of torchvision or timm, or a timm model name for its published weights.
+        source: a run's folder, a checkpoint of ours, a folder in timm's layout (as of
+            export_backbone.py), a file with a state dict of torchvision or timm, or a timm model
+            name for its published weights.
         features: what it shall give.
         backbone: the network of a bare state dict.
         image_size: side of its images, where not its own.
@@ -49,21 +50,18 @@ def load_encoder(
     if (path / "config.yaml").is_file():
         run = SavedRun(path)
         return _ours(run.checkpoint(), run.config, path, features, image_size)
-    if (path / "backbone.json").is_file():
-        facts = json.loads((path / "backbone.json").read_text())
-        kwargs = without_weights(facts["kwargs"])
-        network = build_backbone(facts["name"], kwargs, facts["image_size"])
-        load_weights(network, load_file(path / "backbone.safetensors"), path)
-        normalize = Normalize(tuple(facts["mean"]), tuple(facts["std"]))
-        size = image_size or facts["image_size"]
-        return Encoder(network, normalize, size, facts["whole"], None, features, path.name)
+    if (path / "config.json").is_file():
+        return _timm_folder(path, features, image_size)
     if path.is_file():
         content = _read(path)
         if isinstance(content.get("config"), dict) and "state_dict" in content:
             return _ours(content, content["config"], path, features, image_size)
         return _bare(content, path, backbone, features, image_size)
     if path.is_dir():
-        raise ConfigError(f"pretrained: {path} is no run's folder: it has no config.yaml")
+        raise ConfigError(
+            f"pretrained: {path} is neither a run's folder (it has no config.yaml) nor one of "
+            "timm's layout (no config.json)"
+        )
     return _published(source, features, image_size)
 
 
@@ -135,6 +133,34 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}, but a state dict is expected")
     return content
+
+
+def _timm_folder(path: Path, features: FeatureName, image_size: int | None) -> Encoder:
+    """A network in timm's layout: config.json and model.safetensors, ours or anybody's."""
+    try:
+        facts = json.loads((path / "config.json").read_text())
+        ours = facts.get("solo")
+        if ours is not None:
+            network = build_backbone(ours["name"], ours["kwargs"], ours["image_size"])
+            load_weights(network, load_file(path / "model.safetensors"), path)
+        else:
+            options = (
+                {"img_size": image_size} if image_size and "vit" in facts["architecture"] else {}
+            )
+            network = timm.create_model(
+                f"local-dir:{path}", pretrained=True, num_classes=0, **options
+            )
+    except ConfigError:
+        raise
+    except Exception as error:  # a damaged file, or an architecture that this timm does not know
+        raise ConfigError(
+            f"pretrained: the network in {path} could not be loaded ({error!r:.200})"
+        ) from error
+    described = facts["pretrained_cfg"] if ours else resolve_model_data_config(network)
+    size = image_size or described["input_size"][-1]
+    normalize = Normalize(tuple(described["mean"]), tuple(described["std"]))
+    whole = ours is not None and ours["whole"]
+    return Encoder(network, normalize, size, whole, None, features, path.name)
 
 
 def _ours(

@@ -104,7 +104,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         load_encoder(weights, backbone=Backbone(name="resnet18"), features="projector")
     with pytest.raises(ConfigError, match="did you mean resnet18"):
         load_encoder("resnet_18")
-    with pytest.raises(ConfigError, match="no run's folder"):
+    with pytest.raises(ConfigError, match="neither a run's folder"):
         load_encoder(str(tmp_path))
 
     class Malicious:

@@ -20,6 +20,7 @@ from helpers import ROOT, slow, tiny
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from solo.config import ConfigError
 from solo.config.cli import arguments
 from solo.data.views import validation_transform
 from solo.methods import resolve_config
@@ -65,15 +66,30 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
     assert nothing.returncode and "no finished pretraining run" in nothing.stderr
 
 
-@pytest.mark.parametrize("name", ["resnet10t", slow("resnet18"), slow("vit_tiny")])
-def test_export(name: str, tmp_path: Path, script: Command) -> None:
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet10t", 8),
+        ("resnet10t", 40),
+        slow("resnet18", 8),
+        slow("resnet18", 64),
+        slow("vit_tiny", 8),
+        slow("deit_tiny_patch16_224", 64),
+        slow("convnext_atto", 64),
+    ],
+)
+def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     """The exported network is the same without this package, to 1e-6 of its scale."""
-    kwargs = {"channels": [8] * 4, "stem_type": ""} if name == "resnet10t" else {}
+    kwargs = {"channels": [8] * 4} if name == "resnet10t" else {}
+    if kwargs and size == 8:
+        kwargs["stem_type"] = ""
     options = tiny(tmp_path / "runs", max_epochs=1, limit_train_batches=2, limit_val_batches=1)
     options["backbone"] = {"name": name, "kwargs": kwargs}
+    options["augmentations"][0]["crop_size"] = size
     folder = run(options).folder
     script("scripts/utils/export_backbone.py", folder, tmp_path / "out")
-    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    assert (tmp_path / "out/load_backbone.py").exists() == (size == 8 and "resnet" in name)
+    images = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
     torch.save(images, tmp_path / "images.pt")
     words = [str(tmp_path / part) for part in ("out", "images.pt", "features.pt")]
     done = subprocess.run(
@@ -87,10 +103,20 @@ def test_export(name: str, tmp_path: Path, script: Command) -> None:
     with torch.no_grad():
         expected = load_encoder(str(folder)).eval()(images)
         again = load_encoder(str(tmp_path / "out")).eval()(images)
+        # As anybody's folder of that layout.
+        facts = json.loads((tmp_path / "out/config.json").read_text())
+        (tmp_path / "out/config.json").write_text(json.dumps({**facts, "solo": None}))
+        if not (tmp_path / "out/load_backbone.py").exists():
+            theirs = load_encoder(str(tmp_path / "out"), image_size=size).eval()
+            assert theirs.image_size == size
+            torch.testing.assert_close(theirs(images), expected)
     found = torch.load(tmp_path / "features.pt")
     scale = float(expected.abs().max())
     assert float((found - expected).abs().max()) <= 1e-6 * max(1.0, scale)
     assert torch.equal(again, expected)
+    (tmp_path / "out/model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match=r"the network in .* could not be loaded"):
+        load_encoder(str(tmp_path / "out"))
 
 
 def test_export_needs_a_run_of_ours(tmp_path: Path, command: Command) -> None:

@@ -4,15 +4,24 @@ python without_solo.py <exported folder> <images.pt> <features.pt>
 """
 
 import sys
+from pathlib import Path
 
 sys.modules["solo"] = None  # type: ignore[assignment]
 sys.path.insert(0, sys.argv[1])
 
+import timm  # noqa: E402
 import torch  # noqa: E402
-from load_backbone import load  # noqa: E402
 
-network = load(sys.argv[1])
+folder = sys.argv[1]
+if (Path(folder) / "load_backbone.py").is_file():
+    from load_backbone import load
+
+    network = load(folder)
+else:
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
 images = torch.load(sys.argv[2])
-mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
+facts = network.pretrained_cfg
+assert facts["input_size"][-1] == images.shape[-1]
+mean, std = (torch.tensor(facts[key])[:, None, None] for key in ("mean", "std"))
 with torch.no_grad():
     torch.save(network((images / 255 - mean) / std), sys.argv[3])

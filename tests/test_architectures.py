@@ -6,8 +6,19 @@ import pytest
 import timm
 import torch
 from helpers import ROOT, slow
+from timm.layers.norm_act import convert_sync_batchnorm
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from solo.backbones import build_backbone, fitting, library_call
+from solo.backbones import (
+    build_backbone,
+    checkpoint_blocks,
+    fitting,
+    has_batchnorm,
+    has_blocks,
+    last_two_cls,
+    library_call,
+)
 from solo.config import ConfigError
 
 # The smallest of each module of timm.models, and which of 96 px and views of 48 px it takes.
@@ -42,6 +53,49 @@ def test_every_family_fits_or_says_why_not(name: str, monkeypatch: pytest.Monkey
     for size in sizes:
         features = network(torch.empty(2, 3, size, size, device="meta"))
         assert features.shape == (2, call.features)
+    if has_blocks(network, sizes[0]):
+        features, tokens = last_two_cls(network, torch.empty(2, 3, *sizes[:1] * 2, device="meta"))
+        assert features.shape == (2, call.features) and tokens.shape == (2, 2 * call.features)
+        assert name in WITH_TOKENS
+    _layers(name, network)
+    _blocks_run_again(name, network)
+    synchronised = convert_sync_batchnorm(network)
+    assert has_batchnorm(synchronised) == has_batchnorm(network)
+    norms = [m for m in synchronised.modules() if isinstance(m, _BatchNorm)]
+    assert all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
+
+
+WITH_TOKENS = """
+    beit_base_patch16_224 deit_tiny_patch16_224 naflexvit_base_patch16_parfac_gap test_vit
+    tnt_s_legacy_patch16_224 vit_tiny_patch16_dinov3_qkvb vit_tiny_r_s16_p8_224 vitamin_small_224
+"""
+RUN_ONCE = """
+    coat_tiny convit_tiny crossvit_tiny_240 pit_ti_224 sequencer2d_s twins_svt_small vgg11
+"""
+NO_LAYERS = "efficientvim_m1"
+
+
+def _layers(name: str, network: torch.nn.Module) -> None:
+    """Rates by layer: every parameter once, the first layer slowest, the last at the whole rate."""
+    if name == NO_LAYERS:  # refused by name where it is asked for (test_linear)
+        with pytest.raises(IndexError):
+            param_groups_layer_decay(network, layer_decay=0.5)
+        return
+    groups = param_groups_layer_decay(network, layer_decay=0.5, no_opt_scale=None)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(scale)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    assert set(scale) == {id(p) for p in parameters}
+    assert scale[id(parameters[0])] == min(scale.values()) < max(scale.values()) == 1
+
+
+def _blocks_run_again(name: str, network: torch.nn.Module) -> None:
+    said = "BatchNorm would count" if has_batchnorm(network) else "there is none for it"
+    if has_batchnorm(network) or name in RUN_ONCE.split():
+        with pytest.raises(ConfigError, match=said):
+            checkpoint_blocks(network, name)
+    else:
+        checkpoint_blocks(network, name)
 
 
 def test_the_nearest_sizes_are_named() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from helpers import slow
 from torch import nn
 
-from solo.backbones import build_backbone, has_blocks, last_two_cls
+from solo.backbones import build_backbone, checkpoint_blocks, has_blocks, last_two_cls
 from solo.config import ConfigError
 
 
@@ -86,6 +87,55 @@ def test_tokens_of_the_last_two_blocks() -> None:
             block.register_forward_hook(lambda _module, _inputs, out: outputs.append(out))
         tokens = last_two_cls(network, images[..., :24, :24])[1]  # a local crop
         torch.testing.assert_close(tokens, torch.cat([out.mean(1) for out in outputs], dim=-1))
-    assert has_blocks(network) and not has_blocks(build_backbone("resnet18", {}, 32))
-    mobilenet = build_backbone("mobilenetv3_small_050", {}, 32)
-    assert hasattr(mobilenet, "blocks") and not has_blocks(mobilenet)
+    assert has_blocks(network, 32) and not has_blocks(build_backbone("resnet18", {}, 32), 32)
+    mobilenet = build_backbone("mobilenetv3_small_050", {}, 32).train()
+    before = {key: value.clone() for key, value in mobilenet.state_dict().items()}
+    assert hasattr(mobilenet, "blocks") and not has_blocks(mobilenet, 32)
+    # timm's own mistake: it returns prefix tokens that it never set.
+    assert not has_blocks(build_backbone("test_vit_relpos", {}, 96), 96)
+    assert mobilenet.training
+    assert all(value.equal(before[key]) for key, value in mobilenet.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("vit_tiny", {"depth": 2, "drop_path_rate": 0.5}),
+        ("convnext_atto", {}),
+        slow("swin_tiny_patch4_window7_224", {}),
+    ],
+)
+def test_blocks_run_again_give_the_same_gradient(name: str, kwargs: dict[str, object]) -> None:
+    """Dropped paths too; what is kept for the backward pass is less."""
+    network = build_backbone(name, kwargs, 64)
+    images = torch.randn(4, 3, 64, 64)
+    gradients, kept = [], []
+    for again in (False, True):
+        if again:
+            checkpoint_blocks(network, name)
+        sizes: list[int] = []
+
+        def note(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            features = network(images)
+        kept.append(sum(sizes))
+        network.zero_grad()
+        features.square().mean().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    for one, two in zip(*gradients):
+        torch.testing.assert_close(one, two)
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_blocks_that_cannot_run_again() -> None:
+    for name, said in (
+        ("resnet18", "its BatchNorm would count every batch twice"),
+        ("convit_tiny", "there is none for it in timm"),
+    ):
+        options = {"depth": 1} if name == "convit_tiny" else {}
+        with pytest.raises(ConfigError, match=f"{name} cannot be run so: {said}. Leave it out"):
+            checkpoint_blocks(build_backbone(name, options, 64), name)

@@ -157,6 +157,9 @@ def test_rates_fall_from_layer_to_layer(trained: Path) -> None:
     assert len(found) >= 3
     np.testing.assert_allclose(found, [0.5 ** (i + 1) for i in range(len(found))])
     assert sum(len(g["params"]) for g in groups) == len(list(encoder.backbone.parameters()))
+    encoder.backbone.group_matcher = lambda coarse: {"blocks": [("^", (10**9, "x"))]}
+    with pytest.raises(ConfigError, match=r"cannot say which layers .* has .*; give layer_decay=1"):
+        probe._network_groups(1.0)
 
 
 def custom(image_tree: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo.backbones.fitting import fit
@@ -154,6 +155,29 @@ def has_small_stem(network: nn.Module) -> bool:
     return isinstance(stem, nn.Conv2d) and isinstance(pool, nn.Identity)
 
 
+def checkpoint_blocks(network: nn.Module, name: str) -> None:
+    """Each block of a network is run again in the backward pass, and what it kept is let go.
+
+    Args:
+        network: as :func:`build_backbone` makes it.
+        name: for messages.
+
+    Raises:
+        ConfigError: for a network whose blocks cannot be run twice: timm has no such option for
+            it, or BatchNorm would count each batch twice in its running statistics.
+    """
+    reason = "there is none for it in timm"
+    if has_batchnorm(network):
+        reason = "its BatchNorm would count every batch twice"
+    elif hasattr(network, "set_grad_checkpointing"):
+        with contextlib.suppress(Exception):  # timm's networks refuse by whatever comes first
+            network.set_grad_checkpointing(True)  # type: ignore[operator]
+            return
+    raise ConfigError(
+        f"backbone.grad_checkpointing is true, but {name} cannot be run so: {reason}. Leave it out"
+    )
+
+
 def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """A ViT's features and, from the same pass, the CLS tokens of its last two blocks.
 
@@ -232,11 +256,22 @@ def without_weights(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in sources}
 
 
-def has_blocks(network: nn.Module) -> bool:
+def has_blocks(network: nn.Module, image_size: int) -> bool:
     """Whether :func:`last_two_cls` works: timm's ViTs and their kin.
 
-    Others too have parts of that name (MobileNetV3's stages are ``blocks``), but no tokens.
+    Others too have parts of that name (MobileNetV3's stages are ``blocks``), so it is tried, on
+    tensors without data.
     """
-    call = getattr(network, "forward_intermediates", None)
-    known = inspect.signature(call).parameters if callable(call) else {}
-    return hasattr(network, "blocks") and "return_prefix_tokens" in known
+    was_training = network.training
+    network.eval()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            device = next(network.parameters()).device
+            _, tokens = last_two_cls(
+                network, torch.empty(2, 3, image_size, image_size, device=device)
+            )
+        return tokens.dim() == 2
+    except Exception:  # whatever a network without tokens does
+        return False
+    finally:
+        network.train(was_training)

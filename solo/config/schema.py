@@ -26,6 +26,9 @@ class Backbone(Section):
     does not take are refused, with the nearest that it does."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to the constructor (timm: patch_size, drop_path_rate, pretrained, …)."""
+    grad_checkpointing: bool = False
+    """Keep the input of each block alone and run the block again in the backward pass: less memory,
+    a third more work, the same gradient. For timm's networks without BatchNorm."""
 
 
 class Data(Section):

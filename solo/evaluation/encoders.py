@@ -45,7 +45,7 @@ class Encoder(nn.Module):
         self.features, self.name = features, name
         self.config: Config | None = None
         """The run's, where it is one of ours."""
-        if features == "last_two_cls" and not has_blocks(backbone):
+        if features == "last_two_cls" and not has_blocks(backbone, image_size):
             raise ConfigError(f"features is last_two_cls, but {name} is no ViT; choose backbone")
         if features == "projector" and projector is None:
             raise ConfigError(

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from solo import distributed, rng
 from solo.backbones import freeze_unused
+from solo.config import ConfigError
 from solo.config.evaluation import LinearConfig
 from solo.data import Batch
 from solo.evaluation.encoders import Encoder
@@ -124,12 +125,19 @@ class TrainedProbe(TrainingModule):
             return parameter_groups(everything, rate, options.weight_decay, exclude)
         groups = []
         for part in parts:
-            for group in param_groups_layer_decay(
-                part,
-                weight_decay=options.weight_decay,
-                layer_decay=decay,
-                no_opt_scale=None,
-            ):
+            try:
+                found = param_groups_layer_decay(
+                    part,
+                    weight_decay=options.weight_decay,
+                    layer_decay=decay,
+                    no_opt_scale=None,
+                )
+            except Exception as error:  # timm's own account of a network's layers can be wrong
+                raise ConfigError(
+                    f"layer_decay is {decay}, but timm cannot say which layers {self.encoder.name} "
+                    f"has ({error!r}); give layer_decay=1"
+                ) from error
+            for group in found:
                 groups.append(
                     {
                         "params": group["params"],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from solo import rng
 from solo.backbones import (
     build_backbone,
+    checkpoint_blocks,
     compile_calls,
     has_batchnorm,
     has_blocks,
@@ -96,13 +97,15 @@ class SSLMethod(TrainingModule):
         rng.seed_global(config.seed, "weights")
         backbone, size = config.backbone, config.view_sizes[0]
         self.backbone = build_backbone(backbone.name, backbone.kwargs, *config.view_sizes)
+        if backbone.grad_checkpointing:
+            checkpoint_blocks(self.backbone, backbone.name)
         if config.channels_last:
             self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = int(self.backbone.num_features)  # type: ignore[arg-type]
         self.projector = self.options.build_projector(features)
         self.embedding_dim = self.options.embedding_dim(features)
         self.probes_tokens = config.linear_probe.features == "last_two_cls"
-        if self.probes_tokens and not has_blocks(self.backbone):
+        if self.probes_tokens and not has_blocks(self.backbone, size):
             raise ConfigError(
                 f"linear_probe.features is last_two_cls, but {config.backbone.name} is no ViT; "
                 "choose backbone"

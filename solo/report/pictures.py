@@ -140,9 +140,10 @@ def neighbours(features: Features, data: ImageData, rows: int = 6, count: int = 
 @torch.no_grad()
 def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | None:
     """For ViTs: the first three principal components of all patch tokens as red, green, blue."""
-    if data.val is None or not has_blocks(method.backbone):
+    size = data.config.augmentations[0].crop_size
+    if data.val is None or not has_blocks(method.backbone, size):
         return None
-    views = ValidationViews(data.val, data.config.augmentations[0].crop_size, data.spec.whole)
+    views = ValidationViews(data.val, size, data.spec.whole)
     picked = torch.linspace(0, len(data.val) - 1, min(count, len(data.val))).long().unique()
     images = views[[SampleKey(0, i) for i in picked.tolist()]].views[0][0]
     (maps,) = method.backbone.forward_intermediates(  # type: ignore[operator]

@@ -66,27 +66,23 @@ def test_every_family_fits_or_says_why_not(name: str, monkeypatch: pytest.Monkey
 
 
 WITH_TOKENS = """
-    beit_base_patch16_224 deit_tiny_patch16_224 naflexvit_base_patch16_parfac_gap test_vit
-    tnt_s_legacy_patch16_224 vit_tiny_patch16_dinov3_qkvb vit_tiny_r_s16_p8_224 vitamin_small_224
+    beit_base_patch16_224 deit_tiny_patch16_224 naflexvit_base_patch16_parfac_gap qwen3_vit_88m
+    test_vit tnt_s_legacy_patch16_224 vit_tiny_patch16_dinov3_qkvb vit_tiny_r_s16_p8_224
+    vitamin_small_224
 """
 RUN_ONCE = """
     coat_tiny convit_tiny crossvit_tiny_240 pit_ti_224 sequencer2d_s twins_svt_small vgg11
 """
-NO_LAYERS = "efficientvim_m1"
 
 
 def _layers(name: str, network: torch.nn.Module) -> None:
-    """Rates by layer: every parameter once, the first layer slowest, the last at the whole rate."""
-    if name == NO_LAYERS:  # refused by name where it is asked for (test_linear)
-        with pytest.raises(IndexError):
-            param_groups_layer_decay(network, layer_decay=0.5)
-        return
+    """Rates by layer: every parameter once, the first layer slowest."""
     groups = param_groups_layer_decay(network, layer_decay=0.5, no_opt_scale=None)
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(scale)
     parameters = [p for p in network.parameters() if p.requires_grad]
     assert set(scale) == {id(p) for p in parameters}
-    assert scale[id(parameters[0])] == min(scale.values()) < max(scale.values()) == 1
+    assert scale[id(parameters[0])] == min(scale.values()) < max(scale.values())
 
 
 def _blocks_run_again(name: str, network: torch.nn.Module) -> None:

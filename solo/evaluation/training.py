@@ -137,11 +137,12 @@ class TrainedProbe(TrainingModule):
                     f"layer_decay is {decay}, but timm cannot say which layers {self.encoder.name} "
                     f"has ({error!r}); give layer_decay=1"
                 ) from error
+            last = max(group["lr_scale"] for group in found)  # EfficientViM's leaves one out
             for group in found:
                 groups.append(
                     {
                         "params": group["params"],
-                        "lr": rate * decay * group["lr_scale"],
+                        "lr": rate * decay * group["lr_scale"] / last,
                         "weight_decay": group["weight_decay"],
                     }
                 )

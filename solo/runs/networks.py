@@ -137,29 +137,28 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _timm_folder(path: Path, features: FeatureName, image_size: int | None) -> Encoder:
     """A network in timm's layout: config.json and model.safetensors, ours or anybody's."""
+    whole = False
     try:
         facts = json.loads((path / "config.json").read_text())
-        ours = facts.get("solo")
-        if ours is not None:
+        if ours := facts.get("solo"):
             network = build_backbone(ours["name"], ours["kwargs"], ours["image_size"])
             load_weights(network, load_file(path / "model.safetensors"), path)
+            described, whole = facts["pretrained_cfg"], bool(ours["whole"])
         else:
-            options = (
-                {"img_size": image_size} if image_size and "vit" in facts["architecture"] else {}
-            )
+            sized = image_size is not None and "vit" in facts["architecture"]
+            options: dict[str, Any] = {"img_size": image_size} if sized else {}
             network = timm.create_model(
                 f"local-dir:{path}", pretrained=True, num_classes=0, **options
             )
+            described = resolve_model_data_config(network)
     except ConfigError:
         raise
     except Exception as error:  # a damaged file, or an architecture that this timm does not know
         raise ConfigError(
             f"pretrained: the network in {path} could not be loaded ({error!r:.200})"
         ) from error
-    described = facts["pretrained_cfg"] if ours else resolve_model_data_config(network)
-    size = image_size or described["input_size"][-1]
     normalize = Normalize(tuple(described["mean"]), tuple(described["std"]))
-    whole = ours is not None and ours["whole"]
+    size = image_size or int(described["input_size"][-1])
     return Encoder(network, normalize, size, whole, None, features, path.name)
 
 

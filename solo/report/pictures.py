@@ -15,6 +15,7 @@ from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
 from solo.distributions import GeneralizedGaussian
 from solo.evaluation.knn import nearest
 from solo.methods import SSLMethod
+from solo.report.patches import Palette, feature_maps
 from solo.runs.metrics import describe
 from solo.runs.saved import Metrics
 
@@ -146,21 +147,8 @@ def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | N
     views = ValidationViews(data.val, size, data.spec.whole)
     picked = torch.linspace(0, len(data.val) - 1, min(count, len(data.val))).long().unique()
     images = views[[SampleKey(0, i) for i in picked.tolist()]].views[0][0]
-    (maps,) = method.backbone.forward_intermediates(  # type: ignore[operator]
-        method.normalize(images.to(method.device)),
-        indices=1,
-        output_fmt="NCHW",
-        intermediates_only=True,
-    )
-    tokens = maps.permute(0, 2, 3, 1).cpu()  # [N, H, W, C]
-    flat = tokens.flatten(0, 2).float()
-    centred = flat - flat.mean(0)
-    q = min(3, *centred.shape)
-    _, _, basis = torch.pca_lowrank(centred, q=q, center=False)
-    colours = centred @ basis
-    low, high = (colours.quantile(level, dim=0) for level in (0.01, 0.99))
-    colours = ((colours - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    colours = torch.nn.functional.pad(colours, (0, 3 - q)).unflatten(0, tokens.shape[:3])
+    maps = feature_maps(method.backbone, method.normalize(images.to(method.device))).cpu()
+    colours = Palette.of(maps).paint(maps).permute(0, 2, 3, 1)
     figure = Figure((1.6 * len(images), 3.3), layout="constrained")
     grid = figure.subplots(2, len(images), squeeze=False)
     for above, below, image, colour in zip(*grid, images, colours):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import signal
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def slow(*values: Any) -> Any:
-    """A parameter of a test that takes long."""
+    """A parameter of a test that takes long (a whole test is marked: ``@pytest.mark.slow``)."""
+    assert not any(inspect.isfunction(value) for value in values), "the test would not be found"
     return pytest.param(*values, marks=pytest.mark.slow)
 
 

@@ -129,7 +129,7 @@ def test_real_networks_with_local_views(name: str, kwargs: dict[str, object]) ->
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
-@slow
+@pytest.mark.slow
 @pytest.mark.parametrize("name", timm.list_models("test_*"))
 def test_tiny_networks_step(name: str) -> None:
     """timm's networks for tests: a step of each, forward and backward."""

@@ -127,12 +127,12 @@ def measure(table: Table, job: Job, words: list[str], threads: int | None = None
     place = [f"checkpoint.dir='{folder}'", f"seed={job.seed}"]
     recipes = ["--config-path", str(ROOT / table.recipes), "--config-name", recipe]
     start, whole = time.monotonic(), not folder.exists()
-    if not _finished(folder):
+    if not finished(folder):
         chosen = [*table.overrides, *row.overrides, *words]
         resume = "auto_resume.enabled=true"
         _call("main_pretrain.py", *recipes, *place, resume, *chosen, threads=threads)
     times = {"minutes": (time.monotonic() - start) / 60} if whole else {}
-    run = _finished(folder)
+    run = finished(folder)
     assert run is not None, folder
     last = SavedRun(run).metrics.last()
     found = times | last
@@ -148,7 +148,7 @@ def _few_shot(table: Table) -> bool:
     return any(source.startswith("shots/") for source in table.columns.values())
 
 
-def _finished(folder: Path) -> Path | None:
+def finished(folder: Path) -> Path | None:
     """The finished pretraining run below a folder, if there is one."""
     for file in sorted(folder.glob("*/*/environment.json")):
         saved = SavedRun(file.parent)
@@ -261,7 +261,7 @@ def headings(table: Table) -> list[str]:
 
 def write(table: Table, jobs: Sequence[Job], out: Path) -> str:
     """The table as .md, every run as .csv, the figures as .png; what the first says."""
-    found = _found(jobs)
+    found = found_in(jobs)
     names = ["", *headings(table)]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for name, cells in rows(table, found).items():
@@ -340,7 +340,7 @@ def curves(metric: str, jobs: Sequence[Job]) -> Figure | None:
     axes = picture.subplots()
     drawn: dict[str, list[Metrics]] = {}
     for job in jobs:
-        run = _finished(job.folder) if job.measured.is_file() else None
+        run = finished(job.folder) if job.measured.is_file() else None
         if run is not None and metric in (metrics := SavedRun(run).metrics):
             drawn.setdefault(job.name, []).append(metrics)
     for number, (name, runs) in enumerate(drawn.items()):
@@ -411,7 +411,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(said, end="\n" if said else "")
 
 
-def _found(jobs: Sequence[Job]) -> dict[str, list[Measured]]:
+def found_in(jobs: Sequence[Job]) -> dict[str, list[Measured]]:
     """What was measured so far, by row."""
     found: dict[str, list[Measured]] = {job.name: [] for job in jobs}
     for job in jobs:

@@ -204,7 +204,7 @@ def test_rows_of_tables_are_runs(table: str) -> None:
         assert not set(row.get("published", {})) - set(content["columns"])
 
 
-@slow
+@pytest.mark.slow
 def test_a_table_is_trained(tmp_path: Path, script: Command) -> None:
     """Two rows of another kind than each other are trained, evaluated, and not trained again."""
     words = ("digits", "--rows", "vicreg", "ijepa", "--seeds", "3")
@@ -215,6 +215,26 @@ def test_a_table_is_trained(tmp_path: Path, script: Command) -> None:
     assert names[2:] == ["untrained ViT", "vicreg", "ijepa"]
     again = script("scripts/utils/reproduce.py", *words, *places, *short)  # trains nothing
     assert first.stdout.splitlines()[-5:] == again.stdout.splitlines()[-5:]
+
+
+@pytest.mark.slow
+def test_architectures(tmp_path: Path, script: Command) -> None:
+    """Networks of two kinds are trained with both methods; one that stops is in the table."""
+    words = ("--names", "lcnet_035", "test_vit", "no_such_network", "--jobs", "2")
+    places = ("--work", tmp_path / "work", "--out", tmp_path / "table")
+    short = ("max_epochs=1", "scheduler.warmup_epochs=0")
+    first = script("scripts/utils/architectures.py", *words, *places, *short)
+    rows = [line for line in first.stdout.splitlines() if line.startswith("| ")]
+    assert [row.split("|")[1].strip() for row in rows[1:]] == [*words[1:4]]
+    assert rows[3].split("|")[3].strip() == "stopped"
+    assert "2 architectures ended" in first.stdout and "stopped: no_such_network" in first.stdout
+    with (tmp_path / "table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 6 and all(0 < float(line["l0"]) <= 1 for line in lines[:4])
+    assert "no_such_network" in lines[4]["stopped"]
+    assert (tmp_path / "table.png").stat().st_size > 5_000
+    again = script("scripts/utils/architectures.py", *words, *places, *short)  # trains nothing
+    assert first.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]
 
 
 def test_slice_noise(tmp_path: Path, script: Command) -> None:

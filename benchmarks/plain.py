@@ -62,8 +62,9 @@ def view_transform(recipe: Augmentation) -> v2.Transform:
         ValueError: for an operation that is not written out here.
     """
     known = {"color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization"}
-    if missing := {operation.name for operation in OPERATIONS} - known:
-        raise ValueError(f"the plain pipeline has no {', '.join(sorted(missing))}")
+    asked = {each.name for each in OPERATIONS if getattr(recipe, each.name).chance}
+    if missing := sorted([*asked - known, *recipe.extra]):
+        raise ValueError(f"the plain pipeline has no {', '.join(missing)}")
     size = recipe.crop_size
     bicubic = InterpolationMode.BICUBIC
     steps: list[nn.Module] = []

@@ -120,3 +120,15 @@ def words_of(options: dict[str, Any], prefix: str = "") -> list[str]:
         else:
             out.append(f"++{prefix}{key}={json.dumps(value)}")
     return out
+
+
+class Fade:
+    """A user's operation: each view by a factor of its own."""
+
+    def __call__(self, images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return images * numbers[:, :1, None, None]
+
+
+def halve(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """A user's operation that changes the size."""
+    return images[..., ::2]

@@ -59,6 +59,37 @@ class ColorJitterConfig(Chance):
     """Shift drawn from [-hue, hue], in turns of the colour circle."""
 
 
+class RotationConfig(Chance):
+    """Turn a view around its middle, by any angle; what was outside is black."""
+
+    degrees: float = Field(180.0, gt=0, le=180)
+    """The angle is drawn from [-degrees, degrees]."""
+
+
+class NoiseConfig(Chance):
+    """Add normal noise to every pixel and channel."""
+
+    sigma: float = Field(0.1, gt=0, le=1)
+    """Its standard deviation, where 1 is from black to white."""
+
+
+class ErasingConfig(Chance):
+    """Make a random box black (arXiv 1708.04896), of an aspect ratio from 0.3 to 3.3."""
+
+    min_scale: float = Field(0.02, gt=0, le=1)
+    """Smallest box, as a fraction of the view's area."""
+    max_scale: float = Field(0.33, gt=0, le=1)
+    """Largest box, as a fraction of the view's area."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ErasingConfig:
+        if self.min_scale > self.max_scale:
+            raise fault(
+                f"min_scale {self.min_scale} is above max_scale {self.max_scale}; swap them"
+            )
+        return self
+
+
 class Augmentation(Section):
     """One recipe for views; several entries make several kinds of view."""
 
@@ -76,6 +107,20 @@ class Augmentation(Section):
     """Histogram equalization."""
     horizontal_flip: Chance = Chance()
     """Mirror image."""
+    vertical_flip: Chance = Chance()
+    """Upside down."""
+    quarter_turns: Chance = Chance()
+    """A quarter, a half or three quarters of a turn."""
+    rotation: RotationConfig = RotationConfig()
+    """Any angle."""
+    gaussian_noise: NoiseConfig = NoiseConfig()
+    """Normal noise."""
+    random_erasing: ErasingConfig = ErasingConfig()
+    """A black box."""
+    extra: list[str] = Field(default_factory=list)
+    """Your own operations, done last: package.module.name of a function (images, numbers) ->
+    images, or of a class of such objects. Images are float32 [n, 3, H, W] in [0, 255]; numbers,
+    float32 [n, 16] uniform in [0, 1], are each view's own: the only randomness to use."""
     crop_size: Positive = 224
     """Side of the view, in pixels."""
     num_crops: Positive = 2

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as TF
 from solo import rng
 from solo.config import Augmentation
 from solo.data.deferred import Unfinished, defer, make_views
-from solo.data.plans import NUMBERS, ViewPlan, grouped, join_plans, plan_views
+from solo.data.plans import ViewPlan, grouped, join_plans, numbers_of, plan_views
 from solo.data.sources import BadImageError, ImageSource
 from solo.data.views import validation_transform
 
@@ -231,13 +231,13 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         raise BadImageError(f"none of the {len(self.source)} images can be read")
 
     def _numbers(self, keys: list[SampleKey]) -> list[np.ndarray]:
-        """For each recipe [num_crops B, NUMBERS], view by view."""
+        """For each recipe [num_crops B, numbers_of(recipe)], view by view."""
         pairs = np.array([(key.epoch, key.image) for key in keys])
         found, first = [], 0
         for recipe in self.recipes:
             views = np.repeat(np.arange(first, first + recipe.num_crops), len(keys))
             items = np.column_stack((np.tile(pairs, (recipe.num_crops, 1)), views))
-            found.append(rng.uniforms(self.seed, "views", items, NUMBERS))
+            found.append(rng.uniforms(self.seed, "views", items, numbers_of(recipe)))
             first += recipe.num_crops
         return found
 

@@ -20,6 +20,7 @@ from solo.data.batches import (
 )
 from solo.data.datasets import dataset_spec, label_facts, load_splits
 from solo.data.deferred import Unfinished, finish_views
+from solo.data.operations.extra import load_extra
 from solo.data.sources import labelled_part
 
 
@@ -34,13 +35,16 @@ class ImageData(pl.LightningDataModule):
         labelled_only: leave out training images without a label.
 
     Raises:
-        ConfigError: as :func:`load_splits` does, and for a batch larger than the data.
+        ConfigError: as :func:`load_splits` does, for a batch larger than the data, and for an
+            operation of the user's that cannot be loaded.
     """
 
     def __init__(self, config: RunConfig, labelled_only: bool = False) -> None:
         super().__init__()
         self.config = config
         self.spec = dataset_spec(config.data.dataset)
+        for path in [path for recipe in config.augmentations for path in recipe.extra]:
+            load_extra(path)
         self.train, self.val = load_splits(config.data, config.seed)
         if labelled_only:
             self.train = labelled_part(self.train)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from solo.config import Augmentation
 from solo.data.crops import FLIP, crop_and_resize, crop_boxes
-from solo.data.operations import NUMBERS, OPERATIONS, Turn
+from solo.data.operations import NUMBERS, OPERATIONS, Turn, extra
 from solo.data.operations.base import apply_turns
 
-__all__ = ["NUMBERS", "ViewPlan", "grouped", "join_plans", "plan_views"]
+__all__ = ["ViewPlan", "grouped", "join_plans", "numbers_of", "plan_views"]
 
 Part = TypeVar("Part")
 
@@ -46,6 +46,11 @@ class ViewPlan:
         return apply_turns(images.clamp_(0, 255), self.turns).round_().to(torch.uint8)
 
 
+def numbers_of(recipe: Augmentation) -> int:
+    """How many random numbers each view of a recipe needs."""
+    return NUMBERS + extra.NUMBERS * len(recipe.extra)
+
+
 def plan_views(
     recipe: Augmentation, uniforms: np.ndarray, heights: np.ndarray, widths: np.ndarray
 ) -> ViewPlan:
@@ -53,7 +58,7 @@ def plan_views(
 
     Args:
         recipe: one entry of ``augmentations``.
-        uniforms: [n, NUMBERS] in [0, 1).
+        uniforms: [n, numbers_of(recipe)] in [0, 1).
         heights: [n], of the images.
         widths: [n].
     """
@@ -62,7 +67,10 @@ def plan_views(
         recipe.crop_size,
         crop_boxes(recipe, uniforms, heights, widths),
         uniforms[:, FLIP] < recipe.horizontal_flip.chance,
-        [turn for each in turns for turn in each],
+        [
+            *(turn for each in turns for turn in each),
+            *extra.extra_turns(recipe.extra, uniforms, NUMBERS),
+        ],
     )
 
 

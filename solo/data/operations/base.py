@@ -20,7 +20,7 @@ class Turn(NamedTuple):
     """One change of some views of a batch.
 
     ``apply``: a function of a module, (images [m, C, H, W], factors [m]) -> images;
-    ``views``: which m of the n views, ascending; ``factors``: float32 [m], one a view.
+    ``views``: which m of the n views, ascending; ``factors``: float32 [m] or [m, k], of each view.
     """
 
     apply: Callable[[Tensor, Tensor], Tensor]
@@ -29,7 +29,7 @@ class Turn(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A random change of a view's colours.
+    """A random change of a view.
 
     ``name``: its key in an entry of ``augmentations``; ``columns``: which of a view's random
     numbers are its own; ``plan``: (its options, those numbers [n, len(columns)]) -> what is done.

@@ -14,7 +14,8 @@ from solo.callbacks import watching
 from solo.config import ConfigError, check, plain_tree, unknown_name
 from solo.config.evaluation import LinearConfig
 from solo.config.published import translate
-from solo.data import ImageData
+from solo.data import ImageData, Normalize
+from solo.data.datasets import normalisation
 from solo.evaluation.encoders import Encoder
 from solo.evaluation.modes import MODES, TRAINED
 from solo.evaluation.table import write_table
@@ -106,6 +107,8 @@ def resolve_linear(cfg: DictConfig | Mapping[str, Any]) -> tuple[LinearConfig, E
     if "augmentations" not in tree:
         tree["augmentations"] = [_crop_and_flip(config, encoder)]
     resolved = _check(tree)
+    if resolved.data.mean is not None:
+        encoder.normalize = Normalize(*normalisation(resolved.data))
     resolved.notes.extend(notes)
     return resolved, encoder
 

@@ -162,6 +162,21 @@ def test_rates_fall_from_layer_to_layer(trained: Path) -> None:
         probe._network_groups(1.0)
 
 
+def test_another_normalisation(trained: Path) -> None:
+    """The run's own, unless another is asked for; half of one is refused."""
+    asked = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+    own = resolve_linear({"pretrained": str(trained)})[1].normalize
+    other = resolve_linear({"pretrained": str(trained), "data": asked})[1].normalize
+    assert other.mean == (0.1, 0.2, 0.3) and other.std == (0.5, 0.6, 0.7) != own.std
+    for data, said in (
+        ({"mean": [0.1, 0.2, 0.3]}, "mean is given without std; give both, or neither"),
+        ({**asked, "std": [0.5, 0, 0.7]}, "give three numbers above 0"),
+        ({**asked, "std": [0.5]}, "std"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            resolve_linear({"pretrained": str(trained), "data": data})
+
+
 def custom(image_tree: Path) -> dict[str, Any]:
     paths = {"train_path": str(image_tree / "train"), "val_path": str(image_tree / "val")}
     return {"data": {"dataset": "custom", "num_workers": 0, **paths}}

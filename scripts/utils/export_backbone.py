@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.backbones import has_small_stem, library_call, without_weights
 from solo.config import RunError
-from solo.data.datasets import dataset_spec
+from solo.data.datasets import dataset_spec, normalisation
 from solo.runs.networks import load_encoder
 
 LOADER = '''"""load(folder) -> the network; needs timm, nothing else."""
@@ -62,14 +62,15 @@ def export(source: str, folder: Path) -> None:
     if config is None:
         raise RunError(f"{source} is no run or checkpoint of this program")
     spec = dataset_spec(config.data.dataset)
+    mean, std = normalisation(config.data)
     kwargs = without_weights(config.backbone.kwargs)
     call = library_call(config.backbone.name, kwargs, *config.view_sizes)
     size = encoder.image_size
     own = getattr(encoder.backbone, "pretrained_cfg", {})
     described = {
         "input_size": [3, size, size],
-        "mean": spec.mean,
-        "std": spec.std,
+        "mean": mean,
+        "std": std,
         "crop_pct": 1.0 if spec.whole else own.get("crop_pct", 0.875),
         "interpolation": "bilinear",
         "num_classes": 0,

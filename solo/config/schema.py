@@ -31,6 +31,9 @@ class Backbone(Section):
     a third more work, the same gradient. For timm's networks without BatchNorm."""
 
 
+Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
 class Data(Section):
     """The images that are trained on."""
 
@@ -61,8 +64,22 @@ class Data(Section):
     held_out: float = Field(0.0, ge=0, lt=1)
     """Part of every class of the training set to hold out and validate on, in place of the
     validation set: choose hyperparameters there. The same images for every run."""
+    mean: Triple | None = None
+    """What is subtracted from red, green and blue in [0, 1]. Without it the set's own, for folders
+    ImageNet's (scripts/utils/image_statistics.py measures yours)."""
+    std: Triple | None = None
+    """What they are then divided by."""
     no_labels: bool = False
     """Take every image under train_path, in linked folders too, and train without probes."""
+
+    @model_validator(mode="after")
+    def _normalisation(self) -> Data:
+        if (self.mean is None) != (self.std is None):
+            known, missing = ("mean", "std") if self.std is None else ("std", "mean")
+            raise fault(f"{known} is given without {missing}; give both, or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise fault(f"std is {self.std}; give three numbers above 0")
+        return self
 
     @model_validator(mode="after")
     def _fraction(self) -> Data:

@@ -76,6 +76,18 @@ def dataset_spec(name: str) -> DatasetSpec:
     return DATASETS[name]
 
 
+def normalisation(data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels of images in [0, 1]: the config's, or the set's.
+
+    Raises:
+        ConfigError: for an unknown data set.
+    """
+    spec = dataset_spec(data.dataset)
+    if data.mean is None or data.std is None:
+        return spec.mean, spec.std
+    return tuple(data.mean), tuple(data.std)
+
+
 def _digits(data: Data) -> Splits:
     """scikit-learn's 1,797 8x8 digits (UCI): a fixed fifth of every class is for validation.
 

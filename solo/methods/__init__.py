@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from solo.config import Config, ConfigError, resolve
 from solo.data import ImageData, Normalize
+from solo.data.datasets import normalisation
 from solo.methods.barlow_twins import BarlowTwins
 from solo.methods.base import MethodOptions, SSLMethod
 from solo.methods.byol import BYOL
@@ -58,5 +59,5 @@ def resolve_config(given: DictConfig | Mapping[str, Any]) -> Config:
 
 def build_method(config: Config, data: ImageData) -> SSLMethod:
     """The configured method, untrained, for this data."""
-    normalize = Normalize(data.spec.mean, data.spec.std)
+    normalize = Normalize(*normalisation(config.data))
     return METHODS[config.method](config, normalize, data.num_classes)

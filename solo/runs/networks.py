@@ -18,7 +18,7 @@ from solo.backbones import build_backbone, torchvision_resnets, without_weights
 from solo.config import ConfigError, unknown_name
 from solo.config.schema import Backbone
 from solo.data import Normalize
-from solo.data.datasets import IMAGENET_MEAN, IMAGENET_STD, dataset_spec
+from solo.data.datasets import IMAGENET_MEAN, IMAGENET_STD, dataset_spec, normalisation
 from solo.evaluation.encoders import Encoder, FeatureName
 from solo.methods import resolve_config
 from solo.runs.checkpoint_files import fault_of
@@ -187,7 +187,7 @@ def _ours(
         name = path.parents[1].name
     encoder = Encoder(
         network,
-        Normalize(spec.mean, spec.std),
+        Normalize(*normalisation(config.data)),
         image_size or size,
         spec.whole,
         projector,

@@ -22,8 +22,9 @@ from PIL import Image
 
 from solo.config import ConfigError
 from solo.config.cli import arguments
+from solo.data import ImageData
 from solo.data.views import validation_transform
-from solo.methods import resolve_config
+from solo.methods import build_method, resolve_config
 from solo.pretrain import run
 from solo.runs.networks import load_encoder
 
@@ -235,6 +236,35 @@ def test_architectures(tmp_path: Path, script: Command) -> None:
     assert (tmp_path / "table.png").stat().st_size > 5_000
     again = script("scripts/utils/architectures.py", *words, *places, *short)  # trains nothing
     assert first.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]
+
+
+def test_image_statistics(image_tree: Path, tmp_path: Path, script: Command) -> None:
+    """Against NumPy, image by image; what is printed is taken by a run, and by its evaluation."""
+    folder = image_tree / "train"
+    moments = []
+    for path in sorted(folder.rglob("*.*")):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"), np.float64).reshape(-1, 3) / 255
+        moments.append((pixels.mean(0), (pixels**2).mean(0)))
+    mean, square = np.mean(moments, axis=0)
+    said = script("scripts/utils/image_statistics.py", folder).stdout.split()
+    found = [json.loads(word.split("=")[1]) for word in said]
+    np.testing.assert_allclose(found[0], mean, atol=6e-5)
+    np.testing.assert_allclose(found[1], np.sqrt(square - mean**2), atol=6e-5)
+    part = script("scripts/utils/image_statistics.py", folder, "--sample", "3").stdout
+    assert part != " ".join(said) and part.startswith("data.mean=[")
+    words = [*said, "data.dataset=custom", f"data.train_path={folder}", "optimizer.batch_size=8"]
+    with initialize_config_dir(str(ROOT / "scripts/pretrain/digits"), version_base="1.3"):
+        config = resolve_config(compose("vicreg", arguments(words)))
+    method = build_method(config, ImageData(config))
+    image = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in found)
+    torch.testing.assert_close(method.normalize(image), (image / 255 - mean) / std)
+    for word, wrong in (("--sample", "0"), ("--workers", "-1")):
+        done = script("scripts/utils/image_statistics.py", folder, word, wrong, check=False)
+        assert done.returncode and f"{word} is {wrong}; give 1 or more" in done.stderr
+    done = script("scripts/utils/image_statistics.py", tmp_path / "none", check=False)
+    assert done.returncode and "none" in done.stderr
 
 
 def test_slice_noise(tmp_path: Path, script: Command) -> None:

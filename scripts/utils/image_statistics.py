@@ -1,0 +1,76 @@
+"""Mean and standard deviation of a folder's images, as the two keys of a run.
+
+    python scripts/utils/image_statistics.py <folder or .h5 file> [--sample 5000]
+
+Every image counts the same, whatever its size, as each gives the same number of views. Prints
+``data.mean=[…] data.std=[…]`` for the command line; values are those of images in [0, 1].
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from solo import rng
+from solo.config import RunError
+from solo.data.folders import h5_file, unlabelled_tree
+from solo.data.sources import EncodedSource
+
+
+def statistics(source: EncodedSource, sample: int | None, workers: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [3] over images in [0, 1], each image with the same weight.
+
+    Raises:
+        BadImageError: for an image that does not decode.
+    """
+    chosen = torch.randperm(len(source), generator=rng.generator(0, "statistics"))[:sample]
+
+    def moments(index: int) -> Tensor:
+        pixels = source.image(index).flatten(1).double() / 255
+        return torch.stack((pixels.mean(1), pixels.square().mean(1)))
+
+    total = torch.zeros(2, 3, dtype=torch.float64)
+    with ThreadPoolExecutor(workers) as pool:
+        for start in track(
+            range(0, len(chosen), 256), "Reading images", console=Console(stderr=True)
+        ):
+            total += sum(pool.map(moments, chosen[start : start + 256].sort().values.tolist()))
+    mean, square = total / len(chosen)
+    return mean, (square - mean.square()).clamp(min=0).sqrt()
+
+
+def main() -> None:
+    """From the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("images", help="a folder (every image below it is taken) or an HDF5 file")
+    parser.add_argument("--sample", type=int, help="how many images to look at; all without it")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
+    options = parser.parse_args()
+    for name in ("sample", "workers"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name} is {value}; give 1 or more")
+    try:
+        source = (
+            h5_file(options.images, "images", no_labels=True)
+            if options.images.endswith((".h5", ".hdf5"))
+            else unlabelled_tree(options.images, "images")
+        )
+        mean, std = statistics(source, options.sample, options.workers)
+    except RunError as error:
+        parser.error(error.for_user())
+    shown = (",".join(f"{value:.4f}" for value in values.tolist()) for values in (mean, std))
+    print("data.mean=[{}] data.std=[{}]".format(*shown))
+
+
+if __name__ == "__main__":
+    main()

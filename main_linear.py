@@ -23,7 +23,10 @@ def main(cfg: DictConfig) -> None:
 def start() -> None:
     """The command ``solo-linear``, and this file's own."""
     prepare_hydra()
-    sys.argv[1:] = arguments(sys.argv[1:])
+    try:
+        sys.argv[1:] = arguments(sys.argv[1:], recipes() / "linear")
+    except RunError as error:
+        sys.exit(error.for_user())
     main()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, rows, tiny, words_of
 
+from solo.config import ConfigError
 from solo.config.cli import arguments, recipes
 
 PARTS = ("solo", "scripts", "main_pretrain.py", "main_linear.py", "setup.py", "pyproject.toml")
@@ -27,8 +28,20 @@ def test_where_recipes_are_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "pretrain/cifar").mkdir(parents=True)
     own = str(tmp_path / "pretrain/cifar")
     assert arguments(["--config-path=pretrain/cifar"]) == [f"--config-path={own}"]
-    assert arguments(["--config-path", "nowhere"]) == ["--config-path", "nowhere"]
     assert arguments(["--config-path", str(tmp_path)]) == ["--config-path", str(tmp_path)]
+    assert arguments(["-cp", "pkg://a.b", "-cn=c"]) == ["-cp", "pkg://a.b", "-cn=c"]
+    for words, said in (
+        (
+            ["--config-path", "scripts/pretrain/cifr"],
+            "'scripts/pretrain/cifr'; did you mean .*cifar",
+        ),
+        (["--config-name=lejpa"], "pretrain/digits 'lejpa'; did you mean lejepa or"),
+        (["-cp", "linear", "-cn", "finetun.yaml"], "linear 'finetun'; did you mean finetune"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            arguments(words, ROOT / "scripts/pretrain/digits")
+    for words in (["-cn", "lejepa"], ["-cn", "lejepa.yaml"], ["--config-name", "base/common"]):
+        assert arguments(words, ROOT / "scripts/pretrain/digits") == words
 
 
 @pytest.mark.slow

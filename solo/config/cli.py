@@ -8,6 +8,8 @@ from pathlib import Path
 from hydra.conf import HydraConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
 
+from solo.config.resolve import unknown_name
+
 
 def prepare_hydra() -> None:
     """Keep Hydra from writing outside the run's folder; call before ``hydra.main`` runs.
@@ -35,13 +37,20 @@ def recipes() -> Path:
     return beside if (beside / "pretrain").is_dir() else package / "recipes"
 
 
-def arguments(argv: list[str]) -> list[str]:
+def arguments(argv: list[str], folder: Path | None = None) -> list[str]:
     """The command line as Hydra wants it.
 
     ``key=value`` becomes ``++key=value``: Hydra refuses to override a key that the recipe leaves
     at its default. With ``++`` every key can be given, and the schema refuses the ones that do not
     exist, naming the nearest. ``--config-path`` is looked for in the working directory, then among
     the recipes (``scripts/pretrain/cifar`` and ``pretrain/cifar`` alike).
+
+    Args:
+        argv: the command line's words.
+        folder: of the program's own recipes.
+
+    Raises:
+        ConfigError: for a folder of recipes, or a recipe in it, that is not there.
     """
     plain = re.compile(r"^(?!hydra[./])[A-Za-z_][\w.]*=")
     path = re.compile(r"^(--config-path|-cp)=(.*)$")
@@ -53,13 +62,40 @@ def arguments(argv: list[str]) -> list[str]:
             made.append(f"{found[1]}={_config_path(found[2])}")
         else:
             made.append(f"++{word}" if plain.match(word) else word)
+    place = _option(made, "--config-path", "-cp") or folder
+    _look_for_recipe(place, _option(made, "--config-name", "-cn"))
     return made
 
 
+def _option(words: list[str], *names: str) -> str | None:
+    """The value of an option of Hydra's, as the next word or after an equals sign."""
+    for word, following in zip(words, [*words[1:], ""]):
+        name, equals, value = word.partition("=")
+        if name in names:
+            return value if equals else following
+    return None
+
+
+def _look_for_recipe(folder: str | Path | None, name: str | None) -> None:
+    """Raises: ConfigError, where the folder has no recipe of that name."""
+    if (
+        name is None or folder is None or "://" in str(folder)
+    ):  # the last: a package, Hydra's affair
+        return
+    plain = name.removesuffix(".yaml")
+    if not (Path(folder) / f"{plain}.yaml").is_file():
+        there = [file.stem for file in Path(folder).glob("*.yaml")]
+        raise unknown_name(f"recipe in {folder}", plain, there or ["(none)"])
+
+
 def _config_path(given: str) -> str:
-    """Absolute where there is such a folder; otherwise as it is, for Hydra to complain."""
+    """Absolute."""
     inside = given.removeprefix("scripts/")
     for folder in (Path(given).expanduser(), recipes() / inside):
         if folder.is_dir():
             return str(folder.absolute())
-    return given
+    if "://" in given:
+        return given
+    files = [*recipes().glob("pretrain/*/*.yaml"), *recipes().glob("linear/*.yaml")]
+    known = {f"scripts/{file.parent.relative_to(recipes())}" for file in files}
+    raise unknown_name("folder of recipes", given, known)

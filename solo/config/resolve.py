@@ -120,7 +120,12 @@ def _nearest(key: str, declared: Iterable[str]) -> str:
     """', did you mean …' with the closest declared key, where one is close."""
     flat = re.sub(r"\.\d+(?=\.|$)", "", key)  # augmentations.0.rrc -> augmentations.rrc
     close = difflib.get_close_matches(flat, list(declared), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    if not close:
+        return ""
+    numbered = re.match(r"(\w+)\.(\d+)\.", key)
+    if numbered and close[0].startswith(f"{numbered[1]}."):  # and back again
+        close[0] = numbered[0] + close[0].removeprefix(f"{numbered[1]}.")
+    return f"; did you mean {close[0]}?"
 
 
 def unknown_name(kind: str, given: object, known: Iterable[str]) -> ConfigError:

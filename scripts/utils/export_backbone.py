@@ -41,10 +41,11 @@ def load(folder):
     network = timm.create_model(
         facts["architecture"], pretrained_cfg=facts["pretrained_cfg"], **facts["model_args"]
     )
-    old = network.conv1  # 3x3, stride 1, no pooling: for images up to 32 px
-    network.conv1 = torch.nn.Conv2d(
-        old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=2, bias=False
-    )
+    old = network.conv1  # no pooling, and 3x3 with stride 1: for images up to 32 px
+    if isinstance(old, torch.nn.Conv2d):
+        network.conv1 = torch.nn.Conv2d(
+            old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=2, bias=False
+        )
     network.maxpool = torch.nn.Identity()
     network.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     return network.eval()

@@ -37,8 +37,9 @@ def build_backbone(
     """Build a backbone without a classification head.
 
     Torchvision's ResNets go by their names, everything else is timm's. Up to 32 px, a ResNet's
-    stem becomes a 3x3 convolution of stride 1 and padding 2 without max-pooling, and the default
-    patch of a ViT is 4 px. What a constructor needs to take all sizes is found by trying
+    stem becomes a 3x3 convolution of stride 1 and padding 2 without max-pooling (a deep stem of
+    timm's, ``stem_type: deep``, keeps its three convolutions), and the default patch of a ViT is
+    4 px. What a constructor needs to take all sizes is found by trying
     (:mod:`solo.backbones.fitting`), and so is ``num_features``.
 
     Args:
@@ -139,20 +140,22 @@ def _named(
 
 
 def _shrink_stem(network: nn.Module) -> None:
-    """Replace a ResNet's 7x7, stride 2 stem; other networks are left as they are."""
+    """Replace a ResNet's 7x7, stride 2 stem, or take the pooling from a deep one; other networks
+    are left as they are."""
     stem, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
-    if isinstance(stem, nn.Conv2d) and isinstance(pool, nn.MaxPool2d):
+    if not isinstance(pool, nn.MaxPool2d):
+        return
+    network.maxpool = nn.Identity()
+    if isinstance(stem, nn.Conv2d):
         network.conv1 = nn.Conv2d(
             stem.in_channels, stem.out_channels, kernel_size=3, stride=1, padding=2, bias=False
         )
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
 
 
 def has_small_stem(network: nn.Module) -> bool:
     """Whether a ResNet has the stem that :func:`build_backbone` gives it for small images."""
-    stem, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
-    return isinstance(stem, nn.Conv2d) and isinstance(pool, nn.Identity)
+    return isinstance(getattr(network, "maxpool", None), nn.Identity)
 
 
 def checkpoint_blocks(network: nn.Module, name: str) -> None:

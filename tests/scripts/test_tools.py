@@ -72,6 +72,7 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
     [
         ("resnet10t", 8),
         ("resnet10t", 40),
+        slow("resnet10t deep", 8),
         slow("resnet18", 8),
         slow("resnet18", 64),
         slow("vit_tiny", 8),
@@ -81,9 +82,10 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
 )
 def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     """The exported network is the same without this package, to 1e-6 of its scale."""
+    name, _, deep = name.partition(" ")
     kwargs = {"channels": [8] * 4} if name == "resnet10t" else {}
     if kwargs and size == 8:
-        kwargs["stem_type"] = ""
+        kwargs["stem_type"] = deep
     options = tiny(tmp_path / "runs", max_epochs=1, limit_train_batches=2, limit_val_batches=1)
     options["backbone"] = {"name": name, "kwargs": kwargs}
     options["augmentations"][0]["crop_size"] = size

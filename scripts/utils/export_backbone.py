@@ -65,11 +65,12 @@ def export(source: str, folder: Path) -> None:
     spec = dataset_spec(config.data.dataset)
     mean, std = normalisation(config.data)
     kwargs = without_weights(config.backbone.kwargs)
-    call = library_call(config.backbone.name, kwargs, *config.view_sizes)
+    channels = config.data.channels or 3
+    call = library_call(config.backbone.name, kwargs, *config.view_sizes, channels=channels)
     size = encoder.image_size
     own = getattr(encoder.backbone, "pretrained_cfg", {})
     described = {
-        "input_size": [3, size, size],
+        "input_size": [channels, size, size],
         "mean": mean,
         "std": std,
         "crop_pct": 1.0 if spec.whole else own.get("crop_pct", 0.875),

@@ -28,7 +28,7 @@ from solo.data.sources import EncodedSource
 
 
 def statistics(source: EncodedSource, sample: int | None, workers: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [3] over images in [0, 1], each image with the same weight.
+    """Mean and standard deviation [C] over images in [0, 1], each image with the same weight.
 
     Raises:
         BadImageError: for an image that does not decode.
@@ -39,7 +39,7 @@ def statistics(source: EncodedSource, sample: int | None, workers: int) -> tuple
         pixels = source.image(index).flatten(1).double() / 255
         return torch.stack((pixels.mean(1), pixels.square().mean(1)))
 
-    total = torch.zeros(2, 3, dtype=torch.float64)
+    total = torch.zeros(2, source.layout.channels, dtype=torch.float64)
     with ThreadPoolExecutor(workers) as pool:
         for start in track(
             range(0, len(chosen), 256), "Reading images", console=Console(stderr=True)
@@ -55,6 +55,9 @@ def main() -> None:
     parser.add_argument("images", help="a folder (every image below it is taken) or an HDF5 file")
     parser.add_argument("--sample", type=int, help="how many images to look at; all without it")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
+    parser.add_argument("--channels", type=int, help="as data.channels")
+    parser.add_argument("--value-range", type=float, nargs=2, help="as data.value_range")
+    parser.add_argument("--clip", action="store_true", help="as data.clip")
     options = parser.parse_args()
     for name in ("sample", "workers"):
         if (value := getattr(options, name)) is not None and value < 1:
@@ -65,6 +68,7 @@ def main() -> None:
             if options.images.endswith((".h5", ".hdf5"))
             else unlabelled_tree(options.images, "images")
         )
+        source.settle(options.channels, options.value_range, options.clip, skip_bad=False)
         mean, std = statistics(source, options.sample, options.workers)
     except RunError as error:
         parser.error(error.for_user())

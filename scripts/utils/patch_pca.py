@@ -159,6 +159,8 @@ def save(folder: Path, shown: Sequence[Sequence[np.ndarray]], per_second: float)
 def draw(options: argparse.Namespace) -> str:
     """Read, look, write; what was written."""
     encoder = load_encoder(options.network).eval()
+    if encoder.channels != 3:
+        raise RunError(f"{encoder.name} is for images of {encoder.channels} channels, not for RGB")
     found = frames(options.images, options.every, options.most)
     if options.square:
         side = min(min(image.size) for image in found)

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import timm
 import torch
 import torchvision
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -32,7 +33,7 @@ def torchvision_resnets() -> list[str]:
 
 
 def build_backbone(
-    name: str, kwargs: dict[str, Any], image_size: int, *more_sizes: int
+    name: str, kwargs: dict[str, Any], image_size: int, *more_sizes: int, channels: int = 3
 ) -> nn.Module:
     """Build a backbone without a classification head.
 
@@ -47,12 +48,15 @@ def build_backbone(
         kwargs: for the constructor.
         image_size: side of the (global) views, in pixels.
         more_sizes: of the other views.
+        channels: of the images; published weights are spread over other than three as timm does.
 
     Raises:
         ConfigError: for a name nobody knows, kwargs the constructor refuses, or sizes that the
             network does not take, with the nearest that it does.
     """
-    library, model, arguments, features = library_call(name, kwargs, image_size, *more_sizes)
+    library, model, arguments, features = library_call(
+        name, kwargs, image_size, *more_sizes, channels=channels
+    )
     with _told(name, kwargs, image_size):
         network = _make(library, model, arguments, image_size)
     network.num_features = features  # type: ignore[assignment]
@@ -75,7 +79,10 @@ def _told(name: str, kwargs: dict[str, Any], image_size: int) -> Iterator[None]:
 
 def _make(library: str, model: str, arguments: dict[str, Any], image_size: int) -> nn.Module:
     if library == "torchvision":
-        network = torchvision.models.get_model(model, **arguments)
+        known = {key: value for key, value in arguments.items() if key != "in_chans"}
+        network = torchvision.models.get_model(model, **known)
+        if "in_chans" in arguments:
+            _see(network, arguments["in_chans"])
         network.fc = nn.Identity()
         network.group_matcher = _resnet_layers
     else:
@@ -84,6 +91,15 @@ def _make(library: str, model: str, arguments: dict[str, Any], image_size: int) 
         _shrink_stem(network)
     made: nn.Module = network
     return made
+
+
+def _see(network: nn.Module, channels: int) -> None:
+    """Let one of torchvision's ResNets see images of so many channels."""
+    old: Any = network.conv1
+    new = nn.Conv2d(channels, old.out_channels, 7, stride=2, padding=3, bias=False)
+    with torch.no_grad():
+        new.weight.copy_(adapt_input_conv(channels, old.weight))
+    network.conv1 = new
 
 
 def _resnet_layers(coarse: bool = False) -> dict[str, Any]:
@@ -101,7 +117,7 @@ class LibraryCall(NamedTuple):
 
 
 def library_call(
-    name: str, kwargs: dict[str, Any], image_size: int, *more_sizes: int
+    name: str, kwargs: dict[str, Any], image_size: int, *more_sizes: int, channels: int = 3
 ) -> LibraryCall:
     """How :func:`build_backbone` asks for a network.
 
@@ -109,12 +125,15 @@ def library_call(
         ConfigError: as there.
     """
     library, model, arguments = _named(name, kwargs, image_size)
+    if channels != 3:
+        arguments.setdefault("in_chans", channels)
     bare = without_weights(arguments)
     with _told(name, kwargs, image_size), torch.random.fork_rng(devices=[]):
         found = fit(
             lambda chosen: _make(library, model, chosen, image_size),
             bare,
             (image_size, *more_sizes),
+            channels,
         )
     return LibraryCall(library, model, {**found.arguments, **arguments}, found.features)
 
@@ -259,7 +278,7 @@ def without_weights(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in sources}
 
 
-def has_blocks(network: nn.Module, image_size: int) -> bool:
+def has_blocks(network: nn.Module, image_size: int, channels: int = 3) -> bool:
     """Whether :func:`last_two_cls` works: timm's ViTs and their kin.
 
     Others too have parts of that name (MobileNetV3's stages are ``blocks``), so it is tried, on
@@ -270,9 +289,8 @@ def has_blocks(network: nn.Module, image_size: int) -> bool:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             device = next(network.parameters()).device
-            _, tokens = last_two_cls(
-                network, torch.empty(2, 3, image_size, image_size, device=device)
-            )
+            images = torch.empty(2, channels, image_size, image_size, device=device)
+            _, tokens = last_two_cls(network, images)
         return tokens.dim() == 2
     except Exception:  # whatever a network without tokens does
         return False

@@ -29,7 +29,7 @@ class Fit(NamedTuple):
     features: int
 
 
-def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[int]) -> Fit:
+def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[int], channels: int = 3) -> Fit:
     """Find arguments for views of these sizes.
 
     Constructors that know them are given the image size, and leave to change it from view to view;
@@ -39,6 +39,7 @@ def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[int]) -> Fit:
         make: arguments to the network.
         arguments: those that are given in any case.
         sizes: sides of the views in pixels, the global ones' first.
+        channels: of the images.
 
     Raises:
         ConfigError: naming the nearest sizes that the network does take.
@@ -49,20 +50,20 @@ def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[int]) -> Fit:
     reason = ""
     for way in _ways(make, arguments, first):
         networks.append(way)
-        found, reason = _first([way], sizes)
+        found, reason = _first([way], sizes, channels)
         if found is not None:
             return found
-    if _first(networks, [first])[0] is None:
+    if _first(networks, [first], channels)[0] is None:
 
         def taken(size: int) -> bool:
-            return _first(_ways(make, arguments, size), [size])[0] is not None
+            return _first(_ways(make, arguments, size), [size], channels)[0] is not None
 
         raise ConfigError(
             f"it does not take images of {first} px ({reason}); {_nearest(taken, first)}"
         )
 
     def beside(size: int) -> bool:
-        return _first(networks, [first, size])[0] is not None
+        return _first(networks, [first, size], channels)[0] is not None
 
     odd = next((size for size in rest if not beside(size)), rest[-1])
     raise ConfigError(
@@ -95,12 +96,12 @@ def _ways(make: Make, arguments: dict[str, Any], size: int) -> Iterator[Way]:
         raise fault
 
 
-def _first(networks: Iterable[Way], sizes: Sequence[int]) -> tuple[Fit | None, str]:
+def _first(networks: Iterable[Way], sizes: Sequence[int], channels: int) -> tuple[Fit | None, str]:
     """The first way in which all sizes go, or why the last does not."""
     reason = "no constructor for it"
     for chosen, network in networks:
         try:
-            widths = {_width(network, size) for size in sizes}
+            widths = {_width(network, channels, size) for size in sizes}
         except Exception as error:  # whatever a network raises for a size that it does not take
             reason = (str(error) or type(error).__name__).splitlines()[0]
             continue
@@ -110,14 +111,14 @@ def _first(networks: Iterable[Way], sizes: Sequence[int]) -> tuple[Fit | None, s
     return None, reason
 
 
-def _width(network: nn.Module, size: int) -> int:
+def _width(network: nn.Module, channels: int, size: int) -> int:
     """Of the features of two images.
 
     Raises:
         ValueError: where they are no matrix.
     """
     with torch.no_grad():
-        features = network(torch.empty(2, 3, size, size, device="meta"))
+        features = network(torch.empty(2, channels, size, size, device="meta"))
     if not isinstance(features, Tensor):
         raise ValueError(f"it gives a {type(features).__name__}, not one tensor of features")
     if features.ndim != 2 or len(features) != 2:

@@ -31,9 +31,6 @@ class Backbone(Section):
     a third more work, the same gradient. For timm's networks without BatchNorm."""
 
 
-Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
-
-
 class Data(Section):
     """The images that are trained on."""
 
@@ -64,10 +61,18 @@ class Data(Section):
     held_out: float = Field(0.0, ge=0, lt=1)
     """Part of every class of the training set to hold out and validate on, in place of the
     validation set: choose hyperparameters there. The same images for every run."""
-    mean: Triple | None = None
-    """What is subtracted from red, green and blue in [0, 1]. Without it the set's own, for folders
-    ImageNet's (scripts/utils/image_statistics.py measures yours)."""
-    std: Triple | None = None
+    channels: Positive | None = None
+    """Of the images. Without it as in the first file, but 3 for 8-bit ones of up to 4: grey becomes
+    RGB, alpha is dropped."""
+    value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    """What is black and what is white in the files. Without it that of the type: 0 to 255, 0 to
+    65535, or 0 to 1 for floats."""
+    clip: bool = False
+    """Cut values outside of the range; otherwise such a file is an error."""
+    mean: list[float] | None = None
+    """What is subtracted from each channel of images in [0, 1]. Without it the set's own, for
+    folders ImageNet's (scripts/utils/image_statistics.py measures yours)."""
+    std: list[float] | None = None
     """What they are then divided by."""
     no_labels: bool = False
     """Take every image under train_path, in linked folders too, and train without probes."""
@@ -77,8 +82,13 @@ class Data(Section):
         if (self.mean is None) != (self.std is None):
             known, missing = ("mean", "std") if self.std is None else ("std", "mean")
             raise fault(f"{known} is given without {missing}; give both, or neither")
-        if self.std is not None and min(self.std) <= 0:
-            raise fault(f"std is {self.std}; give three numbers above 0")
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) != len(self.std):
+                raise fault(f"mean has {len(self.mean)} numbers, std {len(self.std)}; give as many")
+            if min(self.std, default=0) <= 0:
+                raise fault(f"std is {self.std}; give numbers above 0, one a channel")
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise fault(f"value_range is {self.value_range}; give [low,high], the lower one first")
         return self
 
     @model_validator(mode="after")

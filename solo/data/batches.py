@@ -35,7 +35,8 @@ class SampleKey(NamedTuple):
 class Batch(NamedTuple):
     """A batch of B images on one process.
 
-    ``views``: one uint8 tensor [V, B, 3, H, W] for each resolution, the first recipe's first;
+    ``views``: one tensor [V, B, C, H, W] for each resolution, the first recipe's first: uint8, or
+    float32 in [0, 255] of images of more than 8 bits;
     ``labels``: int64 [B] or [B, A], -1 where there is none; ``indices``: int64 [B], the images'
     positions in the data set; ``skipped``: how many images could not be read.
     """
@@ -135,7 +136,7 @@ class ResumableLoader(DataLoader["Batch | Unfinished"]):
 
 
 class Loaded(NamedTuple):
-    """The images of a batch before their views: ``files`` [3, H, W] where they are not in memory,
+    """The images of a batch before their views: ``files`` [C, H, W] where they are not in memory,
     positions in the data set, heights and widths [B], and how many others were skipped."""
 
     files: list[Tensor]
@@ -204,7 +205,7 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         return Loaded(files, torch.tensor([i for _, i in found]), heights, widths, skipped)
 
     def _views(self, loaded: Loaded, recipe: Augmentation, uniforms: np.ndarray) -> Tensor:
-        """[num_crops, B, 3, size, size], made in parts that stay in the cache."""
+        """[num_crops, B, C, size, size], made in parts that stay in the cache."""
         count, parts = len(uniforms), []
         heights, widths = loaded.sizes(count)
         step = max(8, CPU_PIXELS // recipe.crop_size**2)
@@ -217,7 +218,7 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
                 parts.append(make_views(images, plan))
             else:
                 cropped = _crop_files([loaded.files[i] for i in picked], plan)
-                parts.append(plan.finish(cropped.float()))
+                parts.append(plan.finish(cropped.float(), self.source.layout.deep))
         return torch.cat(parts).unflatten(0, (recipe.num_crops, -1))
 
     def _readable(self, index: int) -> tuple[Tensor, int]:
@@ -243,14 +244,15 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
 
 
 def join_resolutions(views: Sequence[Tensor]) -> list[Tensor]:
-    """Views of each recipe [V, B, 3, H, W] -> of each resolution, the first recipe's first."""
+    """Views of each recipe [V, B, C, H, W] -> of each resolution, the first recipe's first."""
     groups = grouped(views, lambda part: part.shape[-1])
     return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in groups]
 
 
 def _crop_files(images: Sequence[Tensor], plan: ViewPlan) -> Tensor:
-    """Images of different sizes, uint8 [3, H, W], in turn: -> uint8 [n, 3, size, size]."""
-    result = torch.empty(len(plan.boxes), 3, plan.size, plan.size, dtype=torch.uint8)
+    """Images of different sizes, [C, H, W], in turn: -> [n, C, size, size] of their type."""
+    channels, kind = len(images[0]), images[0].dtype
+    result = torch.empty(len(plan.boxes), channels, plan.size, plan.size, dtype=kind)
     for i, (top, left, height, width) in enumerate(plan.boxes.tolist()):
         box = images[i % len(images)][:, top : top + height, left : left + width]
         crop = TF.resize(box, [plan.size, plan.size], InterpolationMode.BICUBIC, antialias=True)
@@ -282,7 +284,9 @@ class ValidationViews(Dataset[Batch]):
             unread = [False] * len(keys)
         else:
             made = [self._view(key.image) for key in keys]
-            black = torch.zeros(3, self.crop_size, self.crop_size, dtype=torch.uint8)
+            layout = self.source.layout
+            kind = torch.float32 if layout.deep else torch.uint8
+            black = torch.zeros(layout.channels, self.crop_size, self.crop_size, dtype=kind)
             views = torch.stack([black if view is None else view for view in made])
             unread = [view is None for view in made]
         labels = self.source.labels[indices]
@@ -293,7 +297,8 @@ class ValidationViews(Dataset[Batch]):
     def _view(self, index: int) -> Tensor | None:
         """None for an image that cannot be read, where those are skipped."""
         try:
-            return self.transform(self.source.image(index))
+            view: Tensor = self.transform(self.source.image(index))
+            return view.clamp_(0, 255)  # bicubic resizing of deep images overshoots
         except BadImageError:
             if not self.skip_bad:
                 raise

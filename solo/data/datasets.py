@@ -47,6 +47,7 @@ def load_splits(data: Data, seed: int) -> Splits:
     Raises:
         ConfigError: for an unknown name, missing files, or classes that differ between the
             splits.
+        BadImageError: where the first image cannot be read.
     """
     train, val = dataset_spec(data.dataset).load(data)
     if val is not None and train.classes != val.classes and not data.no_labels:
@@ -57,6 +58,15 @@ def load_splits(data: Data, seed: int) -> Splits:
         )
     if data.held_out:
         train, val = hold_out(train, data.held_out)
+    if isinstance(train, EncodedSource):
+        train.settle(data.channels, data.value_range, data.clip, data.on_bad_image == "skip")
+        if isinstance(val, EncodedSource):
+            val.layout = train.layout
+    elif data.channels not in (None, 3) or data.value_range is not None:
+        raise ConfigError(
+            f"data.channels and data.value_range are for files; {data.dataset} has 3 channels of 8 "
+            "bits"
+        )
     train = take_fraction(train, data.fraction, rng.generator(seed, "fraction"))
     if data.preload:
         for source, what in ((train, "training images"), (val, "validation images")):
@@ -79,12 +89,19 @@ def dataset_spec(name: str) -> DatasetSpec:
 def normalisation(data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels of images in [0, 1]: the config's, or the set's.
 
+    Other images than of three channels have none of their own: a half, and a quarter.
+
     Raises:
-        ConfigError: for an unknown data set.
+        ConfigError: for an unknown data set, or another number of channels.
     """
-    spec = dataset_spec(data.dataset)
+    spec, channels = dataset_spec(data.dataset), data.channels or 3
     if data.mean is None or data.std is None:
-        return spec.mean, spec.std
+        return (spec.mean, spec.std) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+    if len(data.mean) != channels:
+        raise ConfigError(
+            f"data.mean and data.std have {len(data.mean)} numbers, but images have {channels} "
+            "channels; give as many"
+        )
     return tuple(data.mean), tuple(data.std)
 
 

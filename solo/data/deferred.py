@@ -15,8 +15,8 @@ from solo.data.plans import ViewPlan
 class Unfinished(NamedTuple):
     """A batch of B images whose views are still to be made.
 
-    ``plans``: for each size, of V B views, view by view; ``crops``: for each uint8
-    [V B, 3, size, size], or none where the device holds the images; ``packed``: the plans for
+    ``plans``: for each size, of V B views, view by view; ``crops``: for each
+    [V B, C, size, size], or none where the device holds the images; ``packed``: the plans for
     kernels, None where those do not know them; ``labels``, ``indices`` and ``skipped``: as in
     ``Batch``.
     """
@@ -42,7 +42,8 @@ def defer(
     crops: list[Tensor], plans: list[ViewPlan], labels: Tensor, indices: Tensor, skipped: int = 0
 ) -> Unfinished:
     """Leave the views of these plans to the device."""
-    return Unfinished(crops, plans, pack(plans), labels, indices, skipped)
+    known = all(len(crop[0]) == 3 and crop.dtype == torch.uint8 for crop in crops)
+    return Unfinished(crops, plans, pack(plans) if known else None, labels, indices, skipped)
 
 
 def finish_views(unfinished: Unfinished, images: Tensor | None) -> list[Tensor]:
@@ -53,19 +54,24 @@ def finish_views(unfinished: Unfinished, images: Tensor | None) -> list[Tensor]:
         images: the whole data set there, or None where the batch brings its crops.
 
     Returns:
-        For each size uint8 [V, B, 3, size, size].
+        For each size [V, B, C, size, size], uint8 or, of deep images, float32.
     """
     packed, count = unfinished.packed, len(unfinished.indices)
     if packed is not None and kernels.usable(packed.numbers):
         made = _by_kernels(unfinished, packed, images)
     else:
         made = [
-            plan.finish(unfinished.crops[number].float())
+            _coloured(unfinished.crops[number], plan)
             if images is None
             else make_views(images[unfinished.indices.repeat(len(plan.boxes) // count)], plan)
             for number, plan in enumerate(unfinished.plans)
         ]
     return [views.unflatten(0, (-1, count)) for views in made]
+
+
+def _coloured(crops: Tensor, plan: ViewPlan) -> Tensor:
+    """[n, C, size, size] of either type: done what is planned."""
+    return plan.finish(crops.float(), deep=crops.dtype != torch.uint8)
 
 
 def _by_kernels(unfinished: Unfinished, packed: Packed, images: Tensor | None) -> list[Tensor]:

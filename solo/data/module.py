@@ -21,6 +21,7 @@ from solo.data.batches import (
 from solo.data.datasets import dataset_spec, label_facts, load_splits
 from solo.data.deferred import Unfinished, finish_views
 from solo.data.operations.extra import load_extra
+from solo.data.plans import check_operations
 from solo.data.sources import labelled_part
 
 
@@ -46,6 +47,10 @@ class ImageData(pl.LightningDataModule):
         for path in [path for recipe in config.augmentations for path in recipe.extra]:
             load_extra(path)
         self.train, self.val = load_splits(config.data, config.seed)
+        layout = self.train.layout
+        if layout.channels != 3:
+            config.data.channels = layout.channels  # saved with the run, for its networks
+        check_operations(config.augmentations, layout)
         if labelled_only:
             self.train = labelled_part(self.train)
             if not len(self.train):

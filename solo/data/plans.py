@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.config import Augmentation
+from solo.config import Augmentation, ConfigError
 from solo.data.crops import FLIP, crop_and_resize, crop_boxes
+from solo.data.decode import Layout
 from solo.data.operations import NUMBERS, OPERATIONS, Turn, extra
 from solo.data.operations.base import apply_turns
 
@@ -41,14 +42,39 @@ class ViewPlan:
         """uint8 or float [n, C, H, W] -> float32 [n, C, size, size], not clamped."""
         return crop_and_resize(images, self.boxes, self.flip, self.size)
 
-    def finish(self, images: Tensor) -> Tensor:
-        """Do the operations: float32 [n, C, H, W], overwritten -> uint8."""
-        return apply_turns(images.clamp_(0, 255), self.turns).round_().to(torch.uint8)
+    def finish(self, images: Tensor, deep: bool = False) -> Tensor:
+        """Do the operations: float32 [n, C, H, W], overwritten -> uint8 (``deep``: float32)."""
+        made = apply_turns(images.clamp_(0, 255), self.turns)
+        return made if deep else made.round_().to(torch.uint8)
 
 
 def numbers_of(recipe: Augmentation) -> int:
     """How many random numbers each view of a recipe needs."""
     return NUMBERS + extra.NUMBERS * len(recipe.extra)
+
+
+def check_operations(recipes: Sequence[Augmentation], layout: Layout) -> None:
+    """Whether what is asked for can be done to such images.
+
+    Raises:
+        ConfigError: for colours of images that have none, and levels of deep ones.
+    """
+    for number, recipe in enumerate(recipes):
+        jitter = recipe.color_jitter
+        asked = {
+            "color_jitter.saturation": jitter.chance * jitter.saturation,
+            "color_jitter.hue": jitter.chance * jitter.hue,
+            "grayscale.prob": recipe.grayscale.chance,
+        }
+        if layout.channels == 3:
+            asked = {}
+        why = f"needs red, green and blue, and images have {layout.channels} channels"
+        if layout.deep:
+            asked["equalization.prob"] = recipe.equalization.chance
+        for name, value in asked.items():
+            if value:
+                why = why if name != "equalization.prob" else "is for images of 8 bits"
+                raise ConfigError(f"augmentations.{number}.{name} {why}; set it to 0")
 
 
 def plan_views(

@@ -1,14 +1,13 @@
 """Where images come from: arrays in memory, files in folders, or bytes in an HDF5 file.
 
-Every source answers ``len``, ``image(i)`` (uint8, [3, H, W]) and ``labels`` (int64, [N], or
-[N, A] for A binary attributes; -1 where there is no label). Sources in memory have all their
-images as one tensor besides.
+Every source answers ``len``, ``image(i)`` ([C, H, W], uint8; or float32 in [0, 255], where files
+have more than 8 bits), ``layout`` and ``labels`` (int64, [N], or [N, A] for A binary attributes;
+-1 where there is no label). Sources in memory have all their images as one tensor besides.
 """
 
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -17,18 +16,26 @@ import h5py
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 from solo import rng
 from solo.config import ConfigError, RunError
+from solo.data.decode import UNREADABLE, Layout, decode, layout_of, reason_of
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
-
-UNREADABLE = (OSError, SyntaxError, ValueError, KeyError)
-"""What Pillow raises for files that are no images, or damaged ones."""
+IMAGE_SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".gif",
+    ".npy",
+}
 
 
 class BadImageError(RunError, RuntimeError):
@@ -43,10 +50,15 @@ class ImageSource(Protocol):
     images: Tensor | None
     """All images, uint8 [N, C, H, W] with C of 1 or 3, where they are in memory."""
 
+    @property
+    def layout(self) -> Layout:
+        """What every image is like."""
+        ...
+
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Tensor:
-        """uint8 [3, H, W]."""
+        """[C, H, W], uint8; or float32 in [0, 255]."""
         ...
 
 
@@ -75,6 +87,8 @@ class ArraySource:
         (3, torch.Size([3, 8, 8]))
     """
 
+    layout = Layout()
+
     def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(
@@ -100,6 +114,7 @@ class EncodedSource:
     """Base of sources whose images are decoded on demand, from ``read(index)``."""
 
     images: Tensor | None = None
+    layout = Layout()
 
     def __init__(self, names: Sequence[str], labels: Tensor, classes: list[str]) -> None:
         self.names = np.array(names)  # one buffer: no reference counts for workers to touch
@@ -124,26 +139,43 @@ class EncodedSource:
         return str(self.names[index])
 
     def image(self, index: int) -> Tensor:
-        """uint8 [3, H, W]; a fourth band (alpha) is dropped, the colours are taken as stored.
+        """[C, H, W], uint8 or, of deeper files, float32 in [0, 255], as ``layout`` says.
 
         Raises:
-            BadImageError: where the image does not decode, or has more than 8 bits a value.
+            BadImageError: where the image does not decode, or is not of the layout.
         """
         try:
-            with Image.open(io.BytesIO(self._encoded(index))) as image:
-                if image.mode == "F" or image.mode.startswith("I"):
-                    raise ValueError(
-                        f"its mode is {image.mode}, more than 8 bits a value, which would be cut "
-                        "off at 255; convert it to 8 bits"
-                    )
-                return TF.pil_to_tensor(image.convert("RGB"))
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
-            unknown = isinstance(error, UnidentifiedImageError)  # its text shows a buffer's address
-            raise BadImageError(
-                f"{self.where(index)} cannot be read as an image: "
-                f"{'no known image format' if unknown else error}. "
-                "Repair or remove the file, or set ++data.on_bad_image=skip"
-            ) from error
+            return decode(self._encoded(index), self.layout)
+        except UNREADABLE as error:
+            raise self._unusable(index, error) from error
+
+    def settle(
+        self, channels: int | None, value_range: list[float] | None, clip: bool, skip_bad: bool
+    ) -> None:
+        """Take the layout of the first image (with ``skip_bad``, of the first that can be read).
+
+        Args:
+            channels: as of :func:`solo.data.decode.layout_of`, with the two that follow.
+            value_range: see there.
+            clip: see there.
+            skip_bad: whether images that cannot be read are passed over.
+
+        Raises:
+            BadImageError: where it cannot be read.
+        """
+        for index in range(len(self)):
+            try:
+                self.layout = layout_of(self._encoded(index), channels, value_range, clip)
+                return
+            except UNREADABLE as error:
+                if not skip_bad:
+                    raise self._unusable(index, error) from error
+
+    def _unusable(self, index: int, error: Exception) -> BadImageError:
+        return BadImageError(
+            f"{self.where(index)} cannot be read as an image: {reason_of(error)}. "
+            "Repair or remove the file, or set ++data.on_bad_image=skip"
+        )
 
     def part(self, indices: Tensor) -> EncodedSource:
         """Some of the images, in the order of ``indices``."""

@@ -13,7 +13,7 @@ BICUBIC = InterpolationMode.BICUBIC
 
 
 def validation_transform(crop_size: int, whole: bool) -> v2.Transform:
-    """uint8 [..., H, W] -> uint8 [..., crop_size, crop_size], without randomness.
+    """[..., H, W] -> [..., crop_size, crop_size] of the same type, without randomness.
 
     Args:
         crop_size: side of the result (the first recipe's view).
@@ -31,7 +31,7 @@ def validation_transform(crop_size: int, whole: bool) -> v2.Transform:
 
 
 class Normalize(nn.Module):
-    """uint8 images [..., 3, H, W] -> float32, standardised channel by channel."""
+    """Images [..., C, H, W] in 0 to 255 -> float32, standardised channel by channel."""
 
     scale: Tensor
     shift: Tensor
@@ -58,5 +58,5 @@ class Normalize(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """[..., 3, H, W] uint8 -> the same shape, float32 (or the network's own precision)."""
+        """[..., C, H, W] -> the same shape, float32 (or the network's own precision)."""
         return torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)

@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from solo.backbones import build_backbone, has_blocks, last_two_cls, without_weights
 from solo.config import Config, ConfigError
+from solo.data import Normalize
 
 FeatureName = Literal["backbone", "projector", "last_two_cls"]
 
 
 class Encoder(nn.Module):
-    """uint8 images [N, 3, H, W] -> features [N, F].
+    """Images [N, C, H, W] in 0 to 255 -> features [N, F].
 
     Args:
         backbone: maps normalised images to [N, num_features].
-        normalize: uint8 to the network's input.
+        normalize: images to the network's input.
         image_size: side of the images it is made for.
         whole: small images, taken whole; otherwise the centre crop of a larger one.
         projector: maps the backbone's features to embeddings, where there is one.
@@ -32,7 +33,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        normalize: nn.Module,
+        normalize: Normalize,
         image_size: int,
         whole: bool,
         projector: nn.Module | None,
@@ -45,7 +46,7 @@ class Encoder(nn.Module):
         self.features, self.name = features, name
         self.config: Config | None = None
         """The run's, where it is one of ours."""
-        if features == "last_two_cls" and not has_blocks(backbone, image_size):
+        if features == "last_two_cls" and not has_blocks(backbone, image_size, self.channels):
             raise ConfigError(f"features is last_two_cls, but {name} is no ViT; choose backbone")
         if features == "projector" and projector is None:
             raise ConfigError(
@@ -54,7 +55,7 @@ class Encoder(nn.Module):
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] uint8 -> [N, F]."""
+        """[N, C, H, W] of either type -> [N, F]."""
         return self.features_of(self.normalize(images))
 
     def features_of(self, x: Tensor) -> Tensor:
@@ -72,10 +73,15 @@ class Encoder(nn.Module):
         self.train(was_training)
         return int(size)
 
+    @property
+    def channels(self) -> int:
+        """Of its images."""
+        return len(self.normalize.std)
+
     def blank(self) -> Tensor:
-        """A black image, [1, 3, H, W] uint8."""
+        """A black image, [1, C, H, W] uint8."""
         side, where = self.image_size, next(self.parameters()).device
-        return torch.zeros(1, 3, side, side, dtype=torch.uint8, device=where)
+        return torch.zeros(1, self.channels, side, side, dtype=torch.uint8, device=where)
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:
@@ -84,7 +90,9 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
     torch.manual_seed(seed)
     config = encoder.config
     kwargs = without_weights(config.backbone.kwargs)
-    network = build_backbone(config.backbone.name, kwargs, *config.view_sizes)
+    network = build_backbone(
+        config.backbone.name, kwargs, *config.view_sizes, channels=encoder.channels
+    )
     return Encoder(
         network, encoder.normalize, encoder.image_size, encoder.whole, None, "backbone", "untrained"
     )

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from solo.config import ConfigError
 from solo.data.batches import Batch, ValidationSampler, ValidationViews
 from solo.data.sources import ImageSource
 from solo.evaluation.encoders import Encoder
@@ -34,7 +35,7 @@ def device() -> torch.device:
 
 
 class Pixels(nn.Module):
-    """What a network has to beat: raw pixels as features, [N, 3, H, W] uint8 -> [N, 3 s s].
+    """What a network has to beat: raw pixels as features, [N, C, H, W] -> [N, C s s].
 
     Args:
         image_size: side of the images that it is given.
@@ -76,8 +77,13 @@ def feature_batches(
 
     Raises:
         BadImageError: for an image that does not decode, with its path.
+        ConfigError: for images of other channels than the network's.
     """
-    where = device()
+    where, found = device(), source.layout.channels
+    if isinstance(encoder, Encoder) and encoder.channels != found:
+        raise ConfigError(
+            f"{encoder.name} is for images of {encoder.channels} channels, and these have {found}"
+        )
     encoder = encoder.eval().to(where)
     views = ValidationViews(source, encoder.image_size, encoder.whole, skip_bad)
     sampler = ValidationSampler(len(source), batch_size, 0, 1)
@@ -110,11 +116,11 @@ def extract(encoder: Encoder | Pixels, source: ImageSource, **options: object) -
     return FeatureSet(x, y) if bool(present.all()) else FeatureSet(x[present], y[present])
 
 
-def pixel_side(images: int, image_size: int) -> int:
+def pixel_side(images: int, image_size: int, channels: int = 3) -> int:
     """The largest side at which the raw pixels of so many images stay below 1 GiB, 0 for none.
 
     Raw pixels of ImageNet-100 at 224 px are 76 GB; shrunk to 26 px they are 1 GB. Below 8 px
     nothing is left to compare with.
     """
-    side = min(image_size, math.isqrt(MOST_PIXEL_BYTES // (images * 3 * 4)))
+    side = min(image_size, math.isqrt(MOST_PIXEL_BYTES // (images * channels * 4)))
     return side if side >= min(8, image_size) else 0

@@ -174,7 +174,7 @@ def _raw_pixels(
 ) -> list[tuple[str, Encoder | Pixels]]:
     """The row of raw pixels: at the network's size, or as large as memory allows, and said so."""
     size = encoder.image_size
-    side = pixel_side(len(split.train), size)
+    side = pixel_side(len(split.train), size, split.train.layout.channels)
     if side < size:
         how = f"shrunk from {size} to {side} px" if side else "left out"
         console.print(f"{name}: raw pixels of {len(split.train)} images are {how}: memory")

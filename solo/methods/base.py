@@ -96,7 +96,10 @@ class SSLMethod(TrainingModule):
         self.normalize = normalize
         rng.seed_global(config.seed, "weights")
         backbone, size = config.backbone, config.view_sizes[0]
-        self.backbone = build_backbone(backbone.name, backbone.kwargs, *config.view_sizes)
+        channels = config.data.channels or 3
+        self.backbone = build_backbone(
+            backbone.name, backbone.kwargs, *config.view_sizes, channels=channels
+        )
         if backbone.grad_checkpointing:
             checkpoint_blocks(self.backbone, backbone.name)
         if config.channels_last:
@@ -105,7 +108,7 @@ class SSLMethod(TrainingModule):
         self.projector = self.options.build_projector(features)
         self.embedding_dim = self.options.embedding_dim(features)
         self.probes_tokens = config.linear_probe.features == "last_two_cls"
-        if self.probes_tokens and not has_blocks(self.backbone, size):
+        if self.probes_tokens and not has_blocks(self.backbone, size, channels):
             raise ConfigError(
                 f"linear_probe.features is last_two_cls, but {config.backbone.name} is no ViT; "
                 "choose backbone"
@@ -136,14 +139,14 @@ class SSLMethod(TrainingModule):
         return []
 
     def images(self, views: Tensor) -> Tensor:
-        """What networks take: uint8 [V, B, 3, H, W] -> normalised [V B, 3, H, W], float32."""
+        """What networks take: [V, B, C, H, W] -> normalised [V B, C, H, W], float32."""
         images: Tensor = self.normalize(views.flatten(0, 1))
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 
     def encode(self, views: list[Tensor]) -> Encoded:
-        """Views of each resolution, uint8 [V_r, B, 3, H_r, W_r] -> features [V, B, …].
+        """Views of each resolution, [V_r, B, C, H_r, W_r] -> features [V, B, …].
 
         BatchNorm sees each view by itself, or all of a resolution (``views_together``). Its running
         statistics follow the first resolution alone, the one that validation uses.

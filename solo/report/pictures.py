@@ -31,6 +31,14 @@ class Features(NamedTuple):
     images: list[int]  # [N], positions in the data set
 
 
+def displayed(image: Tensor) -> np.ndarray:
+    """An image [C, H, W] as people see it, [H, W, 3]: of other channels than three, the first, the
+    middle and the last."""
+    channels = len(image)
+    picked = image if channels == 3 else image[[0, channels // 2, channels - 1]]
+    return picked.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
 def loss_curves(metrics: Metrics) -> Figure | None:
     """The method's loss and its terms, a panel each."""
     return _panels(metrics, [[name] for name in _of_panel(metrics, "loss")])
@@ -132,7 +140,7 @@ def neighbours(features: Features, data: ImageData, rows: int = 6, count: int = 
     for line, query, others in zip(grid, asked.tolist(), found):
         shown = [query, *(other for other in others if other != query)][: count + 1]
         for axes, place in zip(line, shown):
-            axes.imshow(data.val.image(features.images[place]).permute(1, 2, 0).numpy())
+            axes.imshow(displayed(data.val.image(features.images[place])))
         for axes in line:
             axes.axis("off")
     return figure
@@ -142,7 +150,7 @@ def neighbours(features: Features, data: ImageData, rows: int = 6, count: int = 
 def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | None:
     """For ViTs: the first three principal components of all patch tokens as red, green, blue."""
     size = data.config.augmentations[0].crop_size
-    if data.val is None or not has_blocks(method.backbone, size):
+    if data.val is None or not has_blocks(method.backbone, size, data.train.layout.channels):
         return None
     views = ValidationViews(data.val, size, data.spec.whole)
     picked = torch.linspace(0, len(data.val) - 1, min(count, len(data.val))).long().unique()
@@ -152,7 +160,7 @@ def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | N
     figure = Figure((1.6 * len(images), 3.3), layout="constrained")
     grid = figure.subplots(2, len(images), squeeze=False)
     for above, below, image, colour in zip(*grid, images, colours):
-        above.imshow(image.permute(1, 2, 0).numpy())
+        above.imshow(displayed(image))
         below.imshow(colour.numpy())
         above.axis("off")
         below.axis("off")
@@ -171,7 +179,7 @@ def view_grid(data: ImageData, rows: int = 6) -> Figure:
     grid = figure.subplots(images, width, squeeze=False)
     for index, line in enumerate(grid):
         for axes, image in zip(line, [data.train.image(index), *(view[index] for view in flat)]):
-            axes.imshow(image.permute(1, 2, 0).numpy())
+            axes.imshow(displayed(image))
             axes.axis("off")
     return figure
 

@@ -141,7 +141,10 @@ def _timm_folder(path: Path, features: FeatureName, image_size: int | None) -> E
     try:
         facts = json.loads((path / "config.json").read_text())
         if ours := facts.get("solo"):
-            network = build_backbone(ours["name"], ours["kwargs"], ours["image_size"])
+            channels = facts["pretrained_cfg"]["input_size"][0]
+            network = build_backbone(
+                ours["name"], ours["kwargs"], ours["image_size"], channels=channels
+            )
             load_weights(network, load_file(path / "model.safetensors"), path)
             described, whole = facts["pretrained_cfg"], bool(ours["whole"])
         else:
@@ -173,7 +176,8 @@ def _ours(
     spec = dataset_spec(config.data.dataset)
     size = config.view_sizes[0]
     kwargs = without_weights(config.backbone.kwargs)
-    network = build_backbone(config.backbone.name, kwargs, *config.view_sizes)
+    channels = config.data.channels or 3
+    network = build_backbone(config.backbone.name, kwargs, *config.view_sizes, channels=channels)
     projector = config.method_kwargs.build_projector(int(network.num_features))  # type: ignore[arg-type]
     for part, module in (("backbone.", network), ("projector.", projector)):
         state = {

@@ -201,7 +201,7 @@ def test_bad_paths_and_layouts(image_tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_image_is_named(image_tree: Path) -> None:
-    victim = next((image_tree / "train/n01558993").iterdir())
+    victim = max((image_tree / "train/n01558993").iterdir())
     victim.write_bytes(victim.read_bytes()[:200])
     train = load_splits(data(dataset="custom", train_path=str(image_tree / "train")), seed=0).train
     with pytest.raises(BadImageError, match=victim.name):
@@ -317,22 +317,22 @@ def test_loaders(workers: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "dtype", "suffix"),
-    [("I;16", np.uint16, "png"), ("I;16", np.uint16, "tif"), ("F", np.float32, "tif")],
+    ("dtype", "suffix"),
+    [(np.uint16, "png"), (np.uint16, "tif"), (np.float32, "tif"), (np.uint16, "pgm")],
 )
-def test_more_than_eight_bits_are_refused(
-    mode: str, dtype: Any, suffix: str, image_tree: Path
+def test_more_than_eight_bits_among_eight_are_refused(
+    dtype: Any, suffix: str, image_tree: Path
 ) -> None:
     """Converted to 8 bits as usual, all but 0.4 % of a 16-bit ramp would become 255."""
     ramp = np.arange(0, 65536, 64, dtype=dtype).reshape(32, 32)
     path = image_tree / f"train/n01558993/deep.{suffix}"
     Image.fromarray(ramp).save(path)
-    assert Image.open(path).mode == mode
     train = load_splits(data(dataset="custom", train_path=str(image_tree / "train")), seed=0).train
     index = [train.where(i) for i in range(len(train))].index(str(path))
     with pytest.raises(BadImageError) as caught:
         train.image(index)
-    assert str(path) in str(caught.value) and f"its mode is {mode}" in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "where the first image has 8 bits" in str(caught.value)
 
 
 def test_alpha_is_dropped(image_tree: Path) -> None:

@@ -63,7 +63,7 @@ def always_alike(
 
 
 def apply_turns(images: Tensor, turns: list[Turn]) -> Tensor:
-    """Do what was planned, in place: float32 [n, 3, H, W]."""
+    """Do what was planned, in place: float32 [n, C, H, W]."""
     for turn in turns:
         index = torch.from_numpy(turn.views).to(images.device)
         factors = torch.from_numpy(turn.factors).to(images.device)

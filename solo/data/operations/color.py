@@ -26,7 +26,9 @@ ORDERS = np.array(
 
 
 def luminance(x: Tensor) -> Tensor:
-    """[n, 3, H, W] -> [n, 1, H, W]."""
+    """[n, C, H, W] -> [n, 1, H, W]: of RGB as it is seen, of other channels the mean."""
+    if x.shape[1] != 3:
+        return x.mean(1, keepdim=True)
     red, green, blue = x.unbind(1)
     return (
         (LUMINANCE[0] * red).add_(green, alpha=LUMINANCE[1]).add_(blue, alpha=LUMINANCE[2])[:, None]

@@ -1,0 +1,203 @@
+"""Bytes of an image file to numbers: how many channels, of which type, in which range.
+
+Files of 8 bits are uint8 all the way to the network's input. Deeper ones become float32 in
+[0, 255], the scale on which views are changed: nothing is rounded, and a value outside the range is
+refused or, where that was asked for, cut.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2 import functional as TF
+
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    Image.DecompressionBombError,
+)
+"""What the libraries raise for files that are no images, or damaged ones."""
+
+RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
+FLOATS = (0.0, 1.0)
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class Layout(NamedTuple):
+    """What every image of a data set becomes.
+
+    ``channels``: how many; ``deep``: float32 in [0, 255], else uint8; ``low`` and ``high``: what
+    becomes 0 and 255; ``clip``: whether values outside are cut.
+    """
+
+    channels: int = 3
+    deep: bool = False
+    low: float = 0.0
+    high: float = 255.0
+    clip: bool = False
+
+
+def layout_of(
+    content: bytes, channels: int | None, value_range: list[float] | None, clip: bool
+) -> Layout:
+    """The layout of a data set, from its first image and what the config says.
+
+    Args:
+        content: the first image's file.
+        channels: None: as in the file, but 3 for 8-bit images of up to 4 channels.
+        value_range: None: that of the type.
+        clip: whether values outside are cut.
+
+    Raises:
+        ValueError: for a type that has no range of its own, or a file that cannot be read.
+    """
+    array = _array(content)
+    if array is None:
+        with Image.open(io.BytesIO(content)) as image:
+            array = _deep(image)
+    found, kind = (3, "uint8") if array is None else (len(array), array.dtype.name)
+    if kind == "uint8" and value_range is None:
+        return Layout(channels or (3 if found <= 4 else found))
+    if value_range is None and kind not in RANGES and array is not None and array.dtype.kind != "f":
+        raise ValueError(
+            f"its values are {kind}, from {array.min()} to {array.max()}; say which are black and "
+            "white, of all images: ++data.value_range=[low,high]"
+        )
+    low, high = value_range or RANGES.get(kind, FLOATS)
+    return Layout(channels or found, True, low, high, clip)
+
+
+def decode(content: bytes, layout: Layout) -> Tensor:
+    """[C, H, W], uint8 or float32 in [0, 255], as the layout says.
+
+    Raises:
+        ValueError: for another number of channels, another depth, or values outside the range.
+        Exception: one of :data:`UNREADABLE`, for what is no image or damaged.
+    """
+    array = _array(content)
+    if array is None:
+        with Image.open(io.BytesIO(content)) as image:
+            array = _deep(image)
+            if array is None:
+                return _deepened(_bytes(image, layout.channels), layout)
+    tensor = torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.name))
+    if tensor.dtype == torch.uint8:
+        return _deepened(_fitted(tensor, layout.channels), layout)
+    if not layout.deep:
+        raise ValueError(
+            f"its values are {array.dtype.name}, where the first image has 8 bits; put them in a "
+            "folder of their own, or convert them"
+        )
+    return _scaled(_fitted(tensor, layout.channels), layout)
+
+
+def _array(content: bytes) -> np.ndarray | None:
+    """[C, H, W] of the file's own type; None for what is left to Pillow."""
+    if content[:6] == b"\x93NUMPY":
+        return _channels_first(np.load(io.BytesIO(content), allow_pickle=False))
+    if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return _tiff(content)
+    if content[:8] == b"\x89PNG\r\n\x1a\n" and content[24:25] == b"\x10":  # 16 bits a value
+        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        return decode_image(data, ImageReadMode.UNCHANGED).numpy()
+    return None
+
+
+def _deep(image: Image.Image) -> np.ndarray | None:
+    """[1, H, W], where Pillow has more than 8 bits a value."""
+    return np.array(image)[None] if image.mode == "F" or image.mode.startswith("I") else None
+
+
+def _channels_first(array: np.ndarray) -> np.ndarray:
+    """[H, W], [H, W, C] or [C, H, W]: of three axes the shortest is the channels', the first of two
+    that are alike.
+
+    Raises:
+        ValueError: for another number of axes, or none of its numbers.
+    """
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or array.dtype.kind not in "buif" or not array.size:
+        raise ValueError(
+            f"it holds {array.dtype} {list(array.shape)}, where numbers [H, W], [H, W, C] or "
+            "[C, H, W] are wanted"
+        )
+    if array.shape[2] < min(array.shape[:2]):
+        array = array.transpose(2, 0, 1)
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8) * 255
+    return np.ascontiguousarray(array)
+
+
+def _tiff(content: bytes) -> np.ndarray | None:
+    """Bands and pages are channels; None for a page of 8 bits in up to four bands."""
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        page, series = file.pages[0], file.series[0]
+        bands = int(getattr(page, "samplesperpixel", 1))
+        if page.dtype == np.uint8 and bands <= 4 and len(file.pages) == 1:
+            return None  # palettes, inks and compressions of all kinds
+        try:
+            array = series.asarray()
+        except ValueError as error:
+            if "imagecodecs" in str(error):
+                raise ValueError(f"{error}: pip install imagecodecs") from error
+            raise
+        axes = series.axes
+    places = [axes.index("Y"), axes.index("X")]
+    others = [i for i in range(array.ndim) if i not in places]
+    array = array.transpose(*others, *places)
+    return np.ascontiguousarray(array.reshape(-1, *array.shape[-2:]))
+
+
+def _bytes(image: Image.Image, channels: int) -> Tensor:
+    """uint8 [C, H, W]; alpha is dropped unless there shall be four channels."""
+    if channels not in MODES:
+        raise ValueError(f"it has {len(image.getbands())} channels, where {channels} are wanted")
+    return TF.pil_to_tensor(image.convert(MODES[channels]))
+
+
+def _fitted(tensor: Tensor, channels: int) -> Tensor:
+    """Grey becomes three channels and alpha is dropped, where three are wanted."""
+    found = len(tensor)
+    if found != channels and channels == 3 and found in (1, 2, 4):
+        tensor, found = (tensor[:3] if found == 4 else tensor[:1].expand(3, -1, -1)), 3
+    if found != channels:
+        raise ValueError(f"it has {found} channels, where the others have {channels}")
+    return tensor
+
+
+def _deepened(tensor: Tensor, layout: Layout) -> Tensor:
+    """uint8 as it is, or on the scale of a range that was given."""
+    return _scaled(tensor, layout) if layout.deep else tensor
+
+
+def _scaled(tensor: Tensor, layout: Layout) -> Tensor:
+    """float32 in [0, 255]."""
+    low, high = layout.low, layout.high
+    values = (tensor.double() - low) * (255 / (high - low))
+    smallest, largest = (float(x) for x in values.aminmax())
+    if not np.isfinite(smallest + largest):
+        raise ValueError("it has values that are not finite")
+    if not layout.clip and (smallest < -1e-3 or largest > 255 + 1e-3):
+        raise ValueError(
+            f"its values go from {float(tensor.min()):g} to {float(tensor.max()):g}, outside "
+            f"[{low:g}, {high:g}]; set ++data.value_range=[low,high], or ++data.clip=true to cut "
+            "them"
+        )
+    return values.clamp_(0, 255).float()
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be read, in words."""
+    unknown = isinstance(error, UnidentifiedImageError)  # its text shows a buffer's address
+    return "no known image format" if unknown else str(error)

@@ -1,0 +1,243 @@
+"""Images that are not RGB of 8 bits: values are the file's own, runs resume, faults are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import torchvision
+from helpers import tiny
+from PIL import Image
+from torchvision.io import encode_jpeg
+
+from solo.backbones import build_backbone, library_call
+from solo.config import ConfigError
+from solo.config.schema import Data
+from solo.data import ImageData
+from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
+from solo.data.datasets import load_splits
+from solo.data.decode import Layout, decode, layout_of
+from solo.data.deferred import Unfinished, finish_views
+from solo.data.sources import BadImageError
+from solo.linear import run as evaluate
+from solo.methods import build_method, resolve_config
+from solo.pretrain import run
+from solo.runs.networks import load_encoder
+
+SIDE = 16
+
+
+def bands(seed: int, *shape: int, high: int = 65536) -> np.ndarray:
+    """Two classes of noise: the second is brighter to the right."""
+    random = np.random.default_rng(seed)
+    ramp = 1 - 0.5 * (seed % 2) * np.linspace(0, 1, shape[-1])
+    return (random.integers(0, high, shape) * ramp).astype(np.uint16 if high > 256 else np.uint8)
+
+
+def write(path: Path, kind: str, seed: int) -> np.ndarray:
+    """One file; its values as [C, H, W]."""
+    if kind == "bands":
+        array = bands(seed, 13, SIDE, SIDE)
+        tifffile.imwrite(path.with_suffix(".tif"), array, photometric="minisblack")
+    elif kind == "float":
+        array = bands(seed, SIDE, SIDE)[None] / np.float32(65535)
+        np.save(path.with_suffix(".npy"), array[0])
+    else:
+        array = bands(seed, 4, SIDE, SIDE, high=256)
+        Image.fromarray(array.transpose(1, 2, 0), "RGBA").save(path.with_suffix(".png"))
+    return array
+
+
+def folder(root: Path, kind: str, count: int = 8) -> Path:
+    """Two classes, for training and for validation."""
+    for number in range(4 * count):
+        place = root / ("train" if number < 2 * count else "val") / "ab"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        write(place / f"{number:03}", kind, number)
+    return root
+
+
+def options(tmp_path: Path, kind: str, **over: Any) -> dict[str, Any]:
+    """A run of seconds on such a folder."""
+    root = folder(tmp_path / kind, kind)
+    paths = {"train_path": str(root / "train"), "val_path": str(root / "val")}
+    base = tiny(tmp_path / "runs", optimizer={"batch_size": 4}, knn_eval={"k": 2}, **over)
+    base["data"] = {"dataset": "custom", "num_workers": 0, **paths}
+    return base
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("bands", 13), ("float", 1), ("rgba", 3)])
+def test_values_are_the_files(kind: str, channels: int, tmp_path: Path) -> None:
+    """Validation views of the image's own size hold its values; so do whole training views."""
+    root = folder(tmp_path, kind, 2)
+    train, val = load_splits(
+        Data(dataset="custom", train_path=str(root / "train"), val_path=str(root / "val")), 0
+    )
+    assert train.layout == val.layout and train.layout.channels == channels
+    assert train.layout.deep == (kind != "rgba")
+    for index in range(len(val)):
+        number = int(val.names[index].split("/")[1][:3])
+        expected = write(tmp_path / "again", kind, number)[:channels]
+        expected = expected * (255 / {"bands": 65535, "float": 1, "rgba": 255}[kind])
+        found = val.image(index)
+        assert found.dtype == (torch.uint8 if kind == "rgba" else torch.float32)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        view = ValidationViews(val, SIDE, True)[[SampleKey(0, index)]].views[0][0, 0]
+        np.testing.assert_allclose(view, expected, rtol=1e-5, atol=1e-4)
+    recipe = resolve_config(
+        {"augmentations": [{"crop_size": SIDE, "rrc": {"enabled": False}, "num_crops": 2}]}
+    ).augmentations
+    keys = [SampleKey(0, i) for i in range(len(train))]
+    made = TrainingViews(train, recipe, 0)[keys]
+    later = TrainingViews(train, recipe, 0, defer=True)[keys]
+    assert isinstance(made, Batch) and isinstance(later, Unfinished)
+    (there,) = finish_views(later, None)
+    assert torch.equal(there, made.views[0]) and there.shape[2] == channels
+    for index in range(len(train)):
+        torch.testing.assert_close(made.views[0][1, index], train.image(index))
+
+
+@pytest.mark.parametrize("kind", ["bands", "float", "rgba"])
+def test_a_run_resumes_evaluates_and_reports(kind: str, tmp_path: Path) -> None:
+    """Killed after an epoch and gone on with, it ends in the same weights; all else follows."""
+    jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4}
+    base = options(tmp_path, kind)
+    base["augmentations"][0] |= {"color_jitter": jitter, "gaussian_blur": {"prob": 0.5}}
+    whole = run({**base, "checkpoint": {**base["checkpoint"], "keep_prev": True}}).folder
+    first_epoch = whole / "checkpoints/epoch_0000.ckpt"
+    again = run({**base, "resume_from_checkpoint": str(first_epoch)}).folder
+    states = [
+        torch.load(path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for path in (whole, again)
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert (whole / "report.html").stat().st_size > 50_000
+    channels = {"bands": 13, "float": 1, "rgba": 3}[kind]
+    encoder = load_encoder(str(whole))
+    assert encoder.channels == channels
+    few = {"shots": [1, "all"], "draws": 2}
+    rows = evaluate({"pretrained": str(whole), "few_shot": few, "checkpoint": base["checkpoint"]})
+    assert {row["model"] for row in rows.rows} >= {"raw pixels", "untrained network", whole.name}
+    digits = {"pretrained": str(whole), "data": {"dataset": "digits"}, "few_shot": few}
+    if channels != 3:
+        said = f"is for images of {channels} channels, and these have 3"
+        with pytest.raises(ConfigError, match=said):
+            evaluate({**digits, "checkpoint": base["checkpoint"]})
+
+
+def test_what_a_layout_is(tmp_path: Path) -> None:
+    """By the first file, and by what is asked for."""
+    grey = Image.fromarray(bands(1, 8, 8, high=256), "L")
+    deep = bands(1, 3, 8, 8)
+    grey.save(tmp_path / "grey.png")
+    Image.fromarray(bands(1, 8, 8)).save(tmp_path / "deep.png")
+    tifffile.imwrite(tmp_path / "pages.tif", bands(1, 5, 8, 8, high=256), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "rgb.tif", deep.transpose(1, 2, 0), photometric="rgb")
+    tifffile.imwrite(tmp_path / "planes.tif", deep, planarconfig="separate", photometric="rgb")
+    np.save(tmp_path / "last.npy", deep.transpose(1, 2, 0).astype(">u2"))
+    np.save(tmp_path / "signed.npy", deep.astype(np.int32) - 100)
+    for name, expected in (
+        ("grey.png", Layout()),
+        ("deep.png", Layout(1, True, 0, 65535)),
+        ("pages.tif", Layout(5)),
+        ("rgb.tif", Layout(3, True, 0, 65535)),
+        ("planes.tif", Layout(3, True, 0, 65535)),
+        ("last.npy", Layout(3, True, 0, 65535)),
+    ):
+        content = (tmp_path / name).read_bytes()
+        layout = layout_of(content, None, None, False)
+        assert layout == expected, name
+        image = decode(content, layout)
+        assert image.shape == (expected.channels, 8, 8)
+        if expected.channels == 3 and expected.deep:
+            np.testing.assert_allclose(image, deep * (255 / 65535), rtol=1e-6)
+    content = (tmp_path / "grey.png").read_bytes()
+    assert decode(content, Layout(1)).shape == (1, 8, 8)
+    assert decode(content, layout_of(content, 1, [0, 100], True)).max() == 255
+    signed = (tmp_path / "signed.npy").read_bytes()
+    with pytest.raises(ValueError, match=r"its values are int32, from .*data.value_range"):
+        layout_of(signed, None, None, False)
+    found = decode(signed, layout_of(signed, None, [-100, 65435], False))
+    np.testing.assert_allclose(found, deep * (255 / 65535), rtol=1e-5, atol=1e-4)
+
+
+def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    """Another depth or number of channels than the first, values outside, and none."""
+    root = folder(tmp_path, "rgba", 2)
+    place = root / "train/a"
+    data = Data(dataset="custom", train_path=str(root / "train"))
+
+    def said(data: Data = data) -> str:
+        train = load_splits(data, 0).train
+        with pytest.raises(BadImageError) as caught:
+            for index in range(len(train)):
+                train.image(index)
+        return str(caught.value)
+
+    np.save(place / "x.npy", np.zeros((8, 8), np.uint16))
+    assert "a/x.npy" in said() and "uint16, where the first image has 8 bits" in said()
+    np.save(place / "x.npy", np.zeros((8, 8, 7), np.uint8))
+    assert "it has 7 channels, where the others have 3" in said()
+    np.save(place / "x.npy", np.full((8, 8), "a"))
+    assert "a/x.npy" in said() and "where numbers" in said()
+    assert "a/x.npy cannot be read" in said(data.model_copy(update={"on_bad_image": "skip"}))
+    (place / "x.npy").unlink()
+    ranged = data.model_copy(update={"value_range": [0.0, 100.0]})
+    assert "outside [0, 100]; set ++data.value_range=[low,high], or ++data.clip=true" in said(
+        ranged
+    )
+    cut = load_splits(ranged.model_copy(update={"clip": True}), 0).train
+    assert float(cut.image(0).max()) == 255
+    for path in root.rglob("*.png"):
+        np.save(path.with_suffix(".npy"), np.full((8, 8), np.nan, np.float32))
+        path.unlink()
+    assert "values that are not finite" in said()
+
+
+def test_what_other_channels_cannot_have(tmp_path: Path) -> None:
+    for kind, keys, name in (
+        ("bands", {"color_jitter": {"prob": 0.5, "hue": 0.1}}, "0.color_jitter.hue needs red"),
+        ("bands", {"color_jitter": {"prob": 0.5, "saturation": 0.1}}, "saturation needs red"),
+        ("float", {"grayscale": {"prob": 0.1}}, "grayscale.prob needs red, .* have 1 channels"),
+        ("float", {"equalization": {"prob": 0.1}}, "equalization.prob is for images of 8 bits"),
+    ):
+        base = options(tmp_path, kind)
+        base["augmentations"][0] |= keys
+        with pytest.raises(ConfigError, match=name):
+            ImageData(resolve_config(base))
+    base = options(tmp_path, "bands")
+    base["data"] |= {"mean": [0.5] * 3, "std": [0.2] * 3}
+    config = resolve_config(base)
+    with pytest.raises(ConfigError, match="have 3 numbers, but images have 13 channels"):
+        build_method(config, ImageData(config))
+    with pytest.raises(ConfigError, match="digits has 3 channels of 8 bits"):
+        ImageData(resolve_config({"data": {"channels": 5}}))
+    with pytest.raises(ValueError, match=r"value_range is \[3\.0, 1\.0\]"):
+        Data(value_range=[3, 1])
+
+
+def test_networks_see_other_channels() -> None:
+    """Torchvision's ResNets and timm's; published weights are spread over the channels."""
+    for name, size in (("resnet18", 8), ("resnet18", 64), ("vit_tiny", 8), ("convnext_atto", 64)):
+        options = {"depth": 1} if name == "vit_tiny" else {}
+        network = build_backbone(name, options, size, channels=13).eval()
+        assert network(torch.randn(2, 13, size, size)).shape == (2, network.num_features)
+    assert library_call("resnet18", {}, 64, channels=2).arguments == {"in_chans": 2}
+    torch.manual_seed(0)
+    plain = torchvision.models.resnet18()
+    torch.manual_seed(0)
+    grey = build_backbone("resnet18", {}, 64, channels=1)
+    torch.testing.assert_close(grey.conv1.weight, plain.conv1.weight.sum(1, keepdim=True))
+
+
+def test_jpeg_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at what a file is costs no second decoding."""
+    content = encode_jpeg(torch.zeros(3, 8, 8, dtype=torch.uint8)).numpy().tobytes()
+    opened = []
+    plain = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or plain(file))
+    assert decode(content, Layout()).shape == (3, 8, 8) and len(opened) == 1

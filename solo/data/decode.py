@@ -28,8 +28,7 @@ UNREADABLE = (
 )
 """What the libraries raise for files that are no images, or damaged ones."""
 
-RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
-FLOATS = (0.0, 1.0)
+RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float": (0.0, 1.0)}
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -37,7 +36,8 @@ class Layout(NamedTuple):
     """What every image of a data set becomes.
 
     ``channels``: how many; ``deep``: float32 in [0, 255], else uint8; ``low`` and ``high``: what
-    becomes 0 and 255; ``clip``: whether values outside are cut.
+    becomes 0 and 255; ``clip``: whether values outside are cut; ``kind``: the type that all files
+    have, where the range is that of the type.
     """
 
     channels: int = 3
@@ -45,6 +45,7 @@ class Layout(NamedTuple):
     low: float = 0.0
     high: float = 255.0
     clip: bool = False
+    kind: str | None = "uint8"
 
 
 def layout_of(
@@ -65,16 +66,21 @@ def layout_of(
     if array is None:
         with Image.open(io.BytesIO(content)) as image:
             array = _deep(image)
-    found, kind = (3, "uint8") if array is None else (len(array), array.dtype.name)
+    found, kind = (3, "uint8") if array is None else (len(array), _kind(array))
     if kind == "uint8" and value_range is None:
         return Layout(channels or (3 if found <= 4 else found))
-    if value_range is None and kind not in RANGES and array is not None and array.dtype.kind != "f":
+    if value_range is None and kind not in RANGES and array is not None:
         raise ValueError(
             f"its values are {kind}, from {array.min()} to {array.max()}; say which are black and "
             "white, of all images: ++data.value_range=[low,high]"
         )
-    low, high = value_range or RANGES.get(kind, FLOATS)
-    return Layout(channels or found, True, low, high, clip)
+    low, high = value_range or RANGES[kind]
+    return Layout(channels or found, True, low, high, clip, None if value_range else kind)
+
+
+def _kind(array: np.ndarray) -> str:
+    """Its type, all floats being one."""
+    return "float" if array.dtype.kind == "f" else array.dtype.name
 
 
 def decode(content: bytes, layout: Layout) -> Tensor:
@@ -89,16 +95,21 @@ def decode(content: bytes, layout: Layout) -> Tensor:
         with Image.open(io.BytesIO(content)) as image:
             array = _deep(image)
             if array is None:
+                _same("uint8", layout)
                 return _deepened(_bytes(image, layout.channels), layout)
+    _same(_kind(array), layout)
     tensor = torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.name))
-    if tensor.dtype == torch.uint8:
-        return _deepened(_fitted(tensor, layout.channels), layout)
-    if not layout.deep:
+    return _deepened(_fitted(tensor, layout.channels), layout)
+
+
+def _same(kind: str, layout: Layout) -> None:
+    """Raises: ValueError, where one range does not fit both types."""
+    if layout.kind not in (None, kind):
         raise ValueError(
-            f"its values are {array.dtype.name}, where the first image has 8 bits; put them in a "
-            "folder of their own, or convert them"
+            f"its values are {kind}, where the first image's are {layout.kind}; put them in a "
+            "folder of their own, or say what is black and white in all: "
+            "++data.value_range=[low,high]"
         )
-    return _scaled(_fitted(tensor, layout.channels), layout)
 
 
 def _array(content: bytes) -> np.ndarray | None:
@@ -115,7 +126,10 @@ def _array(content: bytes) -> np.ndarray | None:
 
 def _deep(image: Image.Image) -> np.ndarray | None:
     """[1, H, W], where Pillow has more than 8 bits a value."""
-    return np.array(image)[None] if image.mode == "F" or image.mode.startswith("I") else None
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return None
+    array = np.array(image)[None]
+    return array.astype(np.uint16) if image.format == "PPM" and image.mode == "I" else array
 
 
 def _channels_first(array: np.ndarray) -> np.ndarray:
@@ -177,7 +191,7 @@ def _fitted(tensor: Tensor, channels: int) -> Tensor:
 
 
 def _deepened(tensor: Tensor, layout: Layout) -> Tensor:
-    """uint8 as it is, or on the scale of a range that was given."""
+    """uint8 as it is, all else on the scale of its range."""
     return _scaled(tensor, layout) if layout.deep else tensor
 
 

@@ -19,6 +19,7 @@ from conftest import write_celeba, write_cifar, write_images, write_stl10
 from helpers import slow
 from PIL import Image
 from torchvision import datasets as tv
+from torchvision.io import encode_png
 
 from benchmarks.measure import peak_memory
 from solo.config import Config, ConfigError
@@ -325,14 +326,15 @@ def test_more_than_eight_bits_among_eight_are_refused(
 ) -> None:
     """Converted to 8 bits as usual, all but 0.4 % of a 16-bit ramp would become 255."""
     ramp = np.arange(0, 65536, 64, dtype=dtype).reshape(32, 32)
-    path = image_tree / f"train/n01558993/deep.{suffix}"
+    path = image_tree / f"train/n01558993/zdeep.{suffix}"
     Image.fromarray(ramp).save(path)
     train = load_splits(data(dataset="custom", train_path=str(image_tree / "train")), seed=0).train
     index = [train.where(i) for i in range(len(train))].index(str(path))
     with pytest.raises(BadImageError) as caught:
         train.image(index)
     assert str(path) in str(caught.value)
-    assert "where the first image has 8 bits" in str(caught.value)
+    kind = "float" if dtype is np.float32 else "uint16"
+    assert f"its values are {kind}, where the first image's are uint8" in str(caught.value)
 
 
 def test_alpha_is_dropped(image_tree: Path) -> None:
@@ -350,8 +352,11 @@ def test_what_is_no_image(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Text, and an image beyond Pillow's limit: named, or skipped where that is asked for."""
     text = image_tree / "train/n01558993/a.png"
     text.write_text("no image")
-    train = load_splits(data(dataset="custom", train_path=str(image_tree / "train")), seed=0).train
+    paths = {"dataset": "custom", "train_path": str(image_tree / "train")}
     with pytest.raises(BadImageError, match="no known image format") as caught:
+        load_splits(data(**paths), seed=0)  # the first is looked at before anything else
+    train = load_splits(data(**paths, on_bad_image="skip"), seed=0).train
+    with pytest.raises(BadImageError, match="no known image format"):
         train.image(0)
     assert str(text) in str(caught.value) and "BytesIO" not in str(caught.value)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
@@ -360,7 +365,7 @@ def test_what_is_no_image(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**9)
     Image.new("RGB", (200, 200)).save(image_tree / "train/n01558993/b.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
-    train = load_splits(data(dataset="custom", train_path=str(image_tree / "train")), seed=0).train
+    train = load_splits(data(**paths, on_bad_image="skip"), seed=0).train
     views = TrainingViews(train, [Augmentation(crop_size=8)], seed=0, skip_bad=True)
     batch = views[[SampleKey(0, 0), SampleKey(0, 1), SampleKey(0, 4)]]
     assert batch.skipped == 2 and batch.indices.tolist() == [2, 2, 4]
@@ -401,6 +406,8 @@ def test_preloading_takes_the_data_once(form: str, tmp_path: Path, script: Any) 
         (tmp_path / "train" / name).mkdir(parents=True)
         for i in range(60):
             content = np.random.default_rng(i).bytes(2**20 + 1000 * i)
+            if not i and name == "a":  # the first is looked at
+                content = encode_png(torch.zeros(3, 8, 8, dtype=torch.uint8)).numpy().tobytes()
             (tmp_path / "train" / name / f"{i}.png").write_bytes(content)
             size += len(content)
     place = tmp_path / "train"

@@ -142,11 +142,11 @@ def test_what_a_layout_is(tmp_path: Path) -> None:
     np.save(tmp_path / "signed.npy", deep.astype(np.int32) - 100)
     for name, expected in (
         ("grey.png", Layout()),
-        ("deep.png", Layout(1, True, 0, 65535)),
+        ("deep.png", Layout(1, True, 0, 65535, False, "uint16")),
         ("pages.tif", Layout(5)),
-        ("rgb.tif", Layout(3, True, 0, 65535)),
-        ("planes.tif", Layout(3, True, 0, 65535)),
-        ("last.npy", Layout(3, True, 0, 65535)),
+        ("rgb.tif", Layout(3, True, 0, 65535, False, "uint16")),
+        ("planes.tif", Layout(3, True, 0, 65535, False, "uint16")),
+        ("last.npy", Layout(3, True, 0, 65535, False, "uint16")),
     ):
         content = (tmp_path / name).read_bytes()
         layout = layout_of(content, None, None, False)
@@ -179,13 +179,16 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         return str(caught.value)
 
     np.save(place / "x.npy", np.zeros((8, 8), np.uint16))
-    assert "a/x.npy" in said() and "uint16, where the first image has 8 bits" in said()
+    assert "a/x.npy" in said() and "uint16, where the first image's are uint8" in said()
     np.save(place / "x.npy", np.zeros((8, 8, 7), np.uint8))
     assert "it has 7 channels, where the others have 3" in said()
     np.save(place / "x.npy", np.full((8, 8), "a"))
     assert "a/x.npy" in said() and "where numbers" in said()
     assert "a/x.npy cannot be read" in said(data.model_copy(update={"on_bad_image": "skip"}))
-    (place / "x.npy").unlink()
+    (place / "x.npy").rename(place / "0.npy")
+    np.save(place / "0.npy", np.zeros((8, 8), np.uint16))  # the first: all others would be black
+    assert "its values are uint8, where the first image's are uint16" in said()
+    (place / "0.npy").unlink()
     ranged = data.model_copy(update={"value_range": [0.0, 100.0]})
     assert "outside [0, 100]; set ++data.value_range=[low,high], or ++data.clip=true" in said(
         ranged

@@ -29,8 +29,9 @@ from rich.progress import track
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reproduce import L0, Job, Measured, Row, Table, finished, found_in, measure
+from reproduce import Job, finished, found_in, measure
 
+from solo.report.tables import L0, Measured, Row, Table
 from solo.runs import SavedRun
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,69 +24,31 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import NamedTuple
 
-from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from rich.progress import track
 from yaml import safe_load
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from solo.report.tables import (
+    Measured,
+    Table,
+    curves,
+    figure,
+    markdown,
+    records,
+)
 from solo.runs import SavedRun
-from solo.runs.metrics import describe
 from solo.runs.saved import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ROOT / "scripts/tables"
-
-
-class Row(BaseModel):
-    """One configuration; its name in the table is its key."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    recipe: str | None = None
-    """File name of the recipe without .yaml; the row's name if nothing is said."""
-    overrides: list[str] = []
-    floors: dict[str, str] = {}
-    """Rows that need no training, measured in this one's evaluation: row to model there."""
-    published: dict[str, float] = {}
-    """By column."""
-    line: str | None = None
-    """Rows of one line have one label in figures, and are joined in the order of the table."""
-
-
-class Table(BaseModel):
-    """A file of scripts/tables."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    recipes: str
-    """Folder of the recipes."""
-    overrides: list[str] = []
-    """For every row."""
-    seeds: list[int] = Field(min_length=1)
-    evaluation: list[str] | None = None
-    """Words for main_linear.py; no evaluation without."""
-    columns: dict[str, str]
-    """Heading to a metric of the run; ``shots/<number|all>``, of its few-shot evaluation; or
-    ``linear/<metric>``, of its linear evaluation."""
-    decimals: dict[str, int] = {}
-    """By column, 1 if nothing is said."""
-    figure: tuple[str, str] | None = None
-    """Columns to draw one against the other."""
-    curve: str | None = None
-    """A metric to draw over the epochs."""
-    rows: dict[str, Row]
-
-
-Measured = dict[str, float]
-L0 = "val_l0_sparsity_metric"
 
 
 def load(name: str) -> Table:
@@ -227,134 +189,30 @@ def _submit(
     )
 
 
-def rows(table: Table, found: Mapping[str, Sequence[Measured]]) -> dict[str, dict[str, str]]:
-    """Cells by row and column: mean and standard deviation over seeds, and what is published."""
-    shown: dict[str, dict[str, str]] = {}
-    for name, row in table.rows.items():
-        for floor, model in row.floors.items():
-            shown[floor] = _cells(table, found.get(name, ()), f"{model}/")
-    for name, values in found.items():
-        shown[name] = _cells(table, values)
-        for column, value in table.rows[name].published.items():
-            shown[name][f"{column}, published"] = f"{value:g}"
-    return {name: cells for name, cells in shown.items() if cells}
-
-
-def _cells(table: Table, values: Sequence[Measured], prefix: str = "") -> dict[str, str]:
-    cells = {}
-    for column, source in table.columns.items():
-        numbers = [v[prefix + source] for v in values if v.get(prefix + source) is not None]
-        digits = table.decimals.get(column, 1)
-        if numbers:
-            cells[column] = f"{mean(numbers):.{digits}f}"
-            if len(numbers) > 1 and column != "minutes":
-                cells[column] += f" ± {stdev(numbers):.{digits}f}"
-    return cells
-
-
-def headings(table: Table) -> list[str]:
-    """Of the columns, published values after ours."""
-    named = {column for row in table.rows.values() for column in row.published}
-    pairs = [(c, f"{c}, published") if c in named else (c,) for c in table.columns]
-    return [name for pair in pairs for name in pair]
-
-
 def write(table: Table, jobs: Sequence[Job], out: Path) -> str:
     """The table as .md, every run as .csv, the figures as .png; what the first says."""
     found = found_in(jobs)
-    names = ["", *headings(table)]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for name, cells in rows(table, found).items():
-        lines.append(f"| {name} | " + " | ".join(cells.get(c, "") for c in names[1:]) + " |")
+    text = markdown(table, found)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    out.with_suffix(".md").write_text(text + "\n")
     with out.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "seed", *table.columns])
-        for name, values in found.items():
-            for value in values:
-                measured = (value.get(source, "") for source in table.columns.values())
-                writer.writerow([name, int(value["seed"]), *measured])
+        csv.writer(file).writerows(records(table, found))
     if table.figure is not None and any(found.values()):
         figure(table, found).savefig(out.with_suffix(".png"), dpi=110)
-    if table.curve is not None and (picture := curves(table.curve, jobs)) is not None:
+    if table.curve is not None and (drawn := _logged(table.curve, jobs)):
+        picture = curves(table.curve, drawn)
         picture.savefig(out.with_name(f"{out.name}-curves.png"), dpi=110)
-    return "\n".join(lines)
+    return text
 
 
-def figure(table: Table, found: Mapping[str, Sequence[Measured]]) -> Figure:
-    """One column against another, the best row first; rows alike in the first side by side.
-
-    Dotted lines are what there is without training.
-    """
-    assert table.figure is not None
-    names = table.figure
-    x, y = (table.columns[name] for name in names)
-    picture = Figure((8, 4.6), layout="constrained")
-    axes = picture.subplots()
-    for name, row in table.rows.items():
-        for floor, model in row.floors.items():
-            values = [v[f"{model}/{y}"] for v in found.get(name, []) if f"{model}/{y}" in v]
-            if values:
-                axes.axhline(mean(values), color="grey", linestyle=":", linewidth=1)
-                axes.annotate(floor, (0.01, mean(values)), color="grey", fontsize=8, va="bottom")
-    points = {
-        name: [([v[axis] for v in values if axis in v]) for axis in (x, y)]
-        for name, values in found.items()
-        if all(x in v and y in v for v in values) and values
-    }
-    ranked = sorted(points, key=lambda name: -mean(points[name][1]))
-    widest = max((mean(point[0]) for point in points.values()), default=1.0)
-    alone = [name for name in ranked if table.rows[name].line is None]
-    alike = [name for name in alone if mean(points[name][0]) > 0.99 * widest]
-    lines = {name: table.rows[name].line or name for name in points}
-    groups = {lines[name]: [n for n in points if lines[n] == lines[name]] for name in ranked}
-    for number, (label, group) in enumerate(groups.items()):
-        aside = 0.03 * widest * alike.index(label) if label in alike else 0.0
-        spread = [
-            [stdev(points[name][axis]) if len(points[name][axis]) > 1 else 0.0 for name in group]
-            for axis in (0, 1)
-        ]
-        axes.errorbar(
-            [mean(points[name][0]) + aside for name in group],
-            [mean(points[name][1]) for name in group],
-            xerr=spread[0],
-            yerr=spread[1],
-            fmt="os^D"[number % 4] + ("-" if table.rows[group[0]].line else ""),
-            color=f"C{number % 10}",
-            capsize=3,
-            label=label,
-        )
-    axes.set(xlabel=names[0], ylabel=f"{names[1]}, %", xlim=(0, None))
-    axes.grid(alpha=0.3)
-    picture.legend(loc="outside right upper", fontsize=8)
-    return picture
-
-
-def curves(metric: str, jobs: Sequence[Job]) -> Figure | None:
-    """A metric of every row over training, the mean of its seeds; dashed, the l0 of the target.
-
-    None before anything is there.
-    """
-    picture = Figure((8, 4.6), layout="constrained")
-    axes = picture.subplots()
+def _logged(metric: str, jobs: Sequence[Job]) -> dict[str, list[Metrics]]:
+    """What runs logged, by row, where they logged the metric."""
     drawn: dict[str, list[Metrics]] = {}
     for job in jobs:
         run = finished(job.folder) if job.measured.is_file() else None
         if run is not None and metric in (metrics := SavedRun(run).metrics):
             drawn.setdefault(job.name, []).append(metrics)
-    for number, (name, runs) in enumerate(drawn.items()):
-        least = min(len(metrics[metric]) for metrics in runs)
-        mean_of_runs = sum(metrics[metric][:least, 1] for metrics in runs) / len(runs)
-        axes.plot(runs[0][metric][:least, 0], mean_of_runs, color=f"C{number % 10}", label=name)
-        if metric == L0 and "expected_l0" in runs[0]:
-            expected = runs[0].last()["expected_l0"]
-            axes.axhline(expected, color=f"C{number % 10}", linestyle="--", linewidth=1)
-    axes.set(xlabel="step", ylabel=describe(metric).label)
-    axes.grid(alpha=0.3)
-    if drawn:
-        picture.legend(loc="outside right upper", fontsize=8)
-    return picture if drawn else None
+    return drawn
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

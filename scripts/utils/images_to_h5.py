@@ -46,7 +46,7 @@ def convert(source: str, target: Path) -> None:
         for name in images.classes:
             file.create_group(name)
         for index in track(range(len(images)), "Packing images"):
-            label, _, rest = str(images.names[index]).partition("/")
+            label, _, rest = images.names[index].partition("/")
             # A slash in an HDF5 key would nest groups.
             key = rest.replace("/", "|")
             data = np.frombuffer(images.read(index), dtype=np.uint8)

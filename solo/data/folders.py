@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import resources
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import h5py
 import torch
 
 from solo.config import ConfigError
+from solo.data.listing import list_images
 from solo.data.sources import IMAGE_SUFFIXES, EncodedSource, FolderSource, H5Source
 
 
@@ -45,15 +45,12 @@ def class_folders(path: str | None, key: str, only: list[str] | None = None) -> 
             f"{key}: {root} holds no class folders; labelled images lie in {root}/<class>/. "
             "For images without labels add ++data.no_labels=true"
         )
-    names: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = _images_below(root, root / name)
-        if not found:
-            raise ConfigError(f"{key}: the class folder {root / name} holds no images")
-        names += found
-        labels += [label] * len(found)
-    return FolderSource(root, names, torch.tensor(labels), classes)
+    names, counts = list_images(root, classes)
+    if 0 in counts:
+        empty = root / classes[counts.index(0)]
+        raise ConfigError(f"{key}: the class folder {empty} holds no images")
+    labels = torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
+    return FolderSource(root, names, labels, classes)
 
 
 def unlabelled_tree(path: str | None, key: str) -> FolderSource:
@@ -63,8 +60,8 @@ def unlabelled_tree(path: str | None, key: str) -> FolderSource:
         ConfigError: for a missing folder or one without images.
     """
     root = existing(path, key, "folder")
-    names = _images_below(root, root)
-    if not names:
+    names, _ = list_images(root, [""])
+    if not len(names):
         raise ConfigError(
             f"{key}: there are no images below {root} ({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
@@ -116,23 +113,3 @@ def existing(path: str | None, key: str, kind: str) -> Path:
             f"{key}: there is no {kind} {found} ({parent} exists); change it with ++{key}=<{kind}>"
         )
     return found
-
-
-def _images_below(root: Path, folder: Path) -> list[str]:
-    """Paths of all images below ``folder``, relative to ``root``, sorted.
-
-    Linked folders are entered, each folder once.
-    """
-    found: list[str] = []
-    entered = {os.path.realpath(folder)}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = {os.path.realpath(f"{place}/{name}"): name for name in sorted(folders, reverse=True)}
-        folders[:] = sorted(name for path, name in real.items() if path not in entered)
-        entered |= set(real)
-        prefix = os.path.relpath(place, root)
-        found += [
-            os.path.join(prefix, name) if prefix != "." else name
-            for name in files
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
-        ]
-    return sorted(found)

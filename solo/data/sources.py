@@ -8,7 +8,8 @@ have more than 8 bits), ``layout`` and ``labels`` (int64, [N], or [N, A] for A b
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -110,14 +111,53 @@ class ArraySource:
         return self.images[index].expand(3, -1, -1)
 
 
+class Names:
+    """Many strings in two arrays: a third of what a list takes, and no reference counts that
+    loader processes would touch.
+
+    Args:
+        text: all of them one after the other, uint8, as the file system has them.
+        ends: int64 [N], where each ends.
+
+    Example:
+        >>> names = Names.of(["a/1.png", "b/22.png"])
+        >>> len(names), names[1]
+        (2, 'b/22.png')
+    """
+
+    def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
+        self.text, self.ends = text, ends
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Names:
+        """From strings."""
+        encoded = [os.fsencode(name) for name in names]
+        text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        return cls(text, np.cumsum([len(name) for name in encoded], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> str:
+        start = self.ends[index - 1] if index else 0
+        return os.fsdecode(self.text[start : self.ends[index]].tobytes())
+
+    def part(self, indices: np.ndarray) -> Names:
+        """Some of them, in the order of ``indices``."""
+        lengths = np.diff(self.ends, prepend=0)[indices]
+        ends = np.cumsum(lengths)
+        shift = self.ends[indices] - ends  # from a new place to the old one
+        return Names(self.text[np.arange(lengths.sum()) + np.repeat(shift, lengths)], ends)
+
+
 class EncodedSource:
     """Base of sources whose images are decoded on demand, from ``read(index)``."""
 
     images: Tensor | None = None
     layout = Layout()
 
-    def __init__(self, names: Sequence[str], labels: Tensor, classes: list[str]) -> None:
-        self.names = np.array(names)  # one buffer: no reference counts for workers to touch
+    def __init__(self, names: Sequence[str] | Names, labels: Tensor, classes: list[str]) -> None:
+        self.names = names if isinstance(names, Names) else Names.of(names)
         self.labels = labels.long()
         self.classes = classes
         self._bytes: Tensor | None = None
@@ -136,7 +176,7 @@ class EncodedSource:
 
     def where(self, index: int) -> str:
         """What to call this image in an error."""
-        return str(self.names[index])
+        return self.names[index]
 
     def image(self, index: int) -> Tensor:
         """[C, H, W], uint8 or, of deeper files, float32 in [0, 255], as ``layout`` says.
@@ -180,7 +220,7 @@ class EncodedSource:
     def part(self, indices: Tensor) -> EncodedSource:
         """Some of the images, in the order of ``indices``."""
         chosen = copy.copy(self)
-        chosen.names, chosen.labels = self.names[indices.numpy()], self.labels[indices]
+        chosen.names, chosen.labels = self.names.part(indices.numpy()), self.labels[indices]
         return chosen
 
     def preload(self, what: str) -> None:
@@ -208,22 +248,22 @@ class FolderSource(EncodedSource):
     """Image files; ``names`` are their paths below ``root``."""
 
     def __init__(
-        self, root: Path, names: Sequence[str], labels: Tensor, classes: list[str]
+        self, root: Path, names: Sequence[str] | Names, labels: Tensor, classes: list[str]
     ) -> None:
         super().__init__(names, labels, classes)
         self.root = root
 
     def read(self, index: int) -> bytes:
         """The file's bytes."""
-        return (self.root / str(self.names[index])).read_bytes()
+        return (self.root / self.names[index]).read_bytes()
 
     def size(self, index: int) -> int:
         """The file's."""
-        return (self.root / str(self.names[index])).stat().st_size
+        return (self.root / self.names[index]).stat().st_size
 
     def where(self, index: int) -> str:
         """The file's path."""
-        return str(self.root / str(self.names[index]))
+        return str(self.root / self.names[index])
 
 
 class H5Source(EncodedSource):
@@ -247,7 +287,7 @@ class H5Source(EncodedSource):
     def _dataset(self, index: int) -> h5py.Dataset:
         if self._file is None:
             self._file = h5py.File(self.path, "r")
-        return self._file[str(self.names[index])]
+        return self._file[self.names[index]]
 
     def where(self, index: int) -> str:
         """File and key."""

@@ -49,7 +49,8 @@ def list_images(root: Path, folders: Sequence[str]) -> Listing:
         return known
     started = time.time()
     names: list[str] = []
-    counts, seen = [], {}
+    counts: list[int] = []
+    seen: dict[str, int] = {}
     for folder in folders:
         found, times = _walk(root, root / folder)
         names += found

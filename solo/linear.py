@@ -66,6 +66,7 @@ def _train(
 ) -> Result:
     """Modes linear, mlp and finetune: resumable and logged like pretraining."""
     data = ImageData(config, labelled_only=True)
+    encoder.check_channels(data.train.layout.channels)
     if data.val is None:
         raise ConfigError("data.val_path is not set; there is nothing to score the probe on")
     if data.num_classes < 2:
@@ -104,11 +105,15 @@ def resolve_linear(cfg: DictConfig | Mapping[str, Any]) -> tuple[LinearConfig, E
         given = tree.get("data") or {}
         same_set = given.get("dataset", own["dataset"]) == own["dataset"]
         tree["data"] = {**own, **given} if same_set else given
+    elif encoder.value_range is not None:
+        range_of = {"value_range": encoder.value_range, "clip": encoder.clip}
+        tree["data"] = {**range_of, **(tree.get("data") or {})}
     if "augmentations" not in tree:
         tree["augmentations"] = [_crop_and_flip(config, encoder)]
     resolved = _check(tree)
     if resolved.data.mean is not None:
-        encoder.normalize = Normalize(*normalisation(resolved.data))
+        own_channels = resolved.data.model_copy(update={"channels": encoder.channels})
+        encoder.normalize = Normalize(*normalisation(own_channels))
     resolved.notes.extend(notes)
     return resolved, encoder
 

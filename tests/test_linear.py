@@ -170,8 +170,8 @@ def test_another_normalisation(trained: Path) -> None:
     assert other.mean == (0.1, 0.2, 0.3) and other.std == (0.5, 0.6, 0.7) != own.std
     for data, said in (
         ({"mean": [0.1, 0.2, 0.3]}, "mean is given without std; give both, or neither"),
-        ({**asked, "std": [0.5, 0, 0.7]}, "give three numbers above 0"),
-        ({**asked, "std": [0.5]}, "std"),
+        ({**asked, "std": [0.5, 0, 0.7]}, "give numbers above 0, one a channel"),
+        ({**asked, "std": [0.5]}, "mean has 3 numbers, std 1; give as many"),
     ):
         with pytest.raises(ConfigError, match=said):
             resolve_linear({"pretrained": str(trained), "data": data})

@@ -15,12 +15,13 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from solo.backbones import has_small_stem, library_call, without_weights
+from solo.backbones import LibraryCall, has_small_stem, library_call, without_weights
 from solo.config import RunError
 from solo.data.datasets import dataset_spec, normalisation
 from solo.runs.networks import load_encoder
@@ -73,23 +74,25 @@ def export(source: str, folder: Path) -> None:
         "input_size": [channels, size, size],
         "mean": mean,
         "std": std,
-        "crop_pct": 1.0 if spec.whole else own.get("crop_pct", 0.875),
-        "interpolation": "bilinear",
+        "crop_pct": 1.0 if spec.whole else 0.875,
+        "interpolation": "bicubic",
         "num_classes": 0,
-        "first_conv": own.get("first_conv", "conv1"),
+        "first_conv": own.get("first_conv", "conv1") if channels == 3 else None,
         "classifier": own.get("classifier", "fc"),
     }
     facts = {
         "architecture": call.model,  # torchvision's ResNets have timm's names, there and within
         "num_classes": 0,
         "num_features": call.features,
-        "model_args": {"num_classes": 0, **call.arguments},
+        "model_args": {"num_classes": 0, **_timms(call)},
         "pretrained_cfg": described,
         "solo": {
             "name": config.backbone.name,
             "kwargs": kwargs,
             "image_size": size,
             "whole": spec.whole,
+            "value_range": config.data.value_range,
+            "clip": config.data.clip,
             "method": config.method,
         },
     }
@@ -99,6 +102,26 @@ def export(source: str, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n")
     if has_small_stem(encoder.backbone):
         (folder / "load_backbone.py").write_text(inspect.cleandoc(LOADER) + "\n")
+
+
+TIMMS = {"groups": "cardinality", "width_per_group": "base_width", "in_chans": "in_chans"}
+"""What torchvision's ResNets are built with, and timm's name of it."""
+
+
+def _timms(call: LibraryCall) -> dict[str, Any]:
+    """Arguments for timm.
+
+    Raises:
+        RunError: for one of torchvision's that timm does not have.
+    """
+    if call.library == "timm":
+        return call.arguments
+    wanted = {key: v for key, v in call.arguments.items() if key != "zero_init_residual"}
+    if odd := sorted(set(wanted) - set(TIMMS)):
+        raise RunError(
+            f"the run's {call.model} was built with backbone.kwargs.{odd[0]}, which timm's has not"
+        )
+    return {TIMMS[key]: value for key, value in wanted.items()}
 
 
 def main() -> None:

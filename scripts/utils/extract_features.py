@@ -21,7 +21,6 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.config import RunError
-from solo.config.schema import Data
 from solo.data.folders import unlabelled_tree
 from solo.evaluation.features import feature_batches
 from solo.runs.networks import load_encoder
@@ -49,8 +48,7 @@ def extract(options: argparse.Namespace) -> str:
     """Write the files; what was written."""
     encoder = load_encoder(options.network, features=options.features)
     source = unlabelled_tree(options.images, "images")
-    data = encoder.config.data if encoder.config is not None else Data()
-    source.settle(encoder.channels, data.value_range, data.clip, skip_bad=False)
+    source.settle(encoder.channels, encoder.value_range, encoder.clip, skip_bad=False)
     sparse: list[sp.csr_matrix] = []
     dense: np.memmap | None = None
     done = 0

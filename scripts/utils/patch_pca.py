@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,26 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageSequence
 from rich.progress import track
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.config import RunError
-from solo.data.sources import IMAGE_SUFFIXES
+from solo.data.decode import UNREADABLE, decode, layout_of, reason_of
+from solo.data.folders import unlabelled_tree
 from solo.evaluation.encoders import Encoder
 from solo.report.patches import Palette, attention_maps, feature_maps
 from solo.runs.networks import load_encoder
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+Read = Callable[[Path], list[Image.Image]]
 TOKENS = 200_000
 """From which the components are made, at most."""
 
 
-def frames(paths: Sequence[Path], every: int, most: int) -> list[Image.Image]:
+def frames(paths: Sequence[Path], every: int, most: int, read: Read) -> list[Image.Image]:
     """All images of the files, folders and videos, in order.
 
     Raises:
@@ -47,23 +49,31 @@ def frames(paths: Sequence[Path], every: int, most: int) -> list[Image.Image]:
     found: list[Image.Image] = []
     for path in paths:
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not files:
-                raise RunError(f"there is no image below {path}")
-            found += [image for file in files for image in _read(file)]
+            source = unlabelled_tree(str(path), "images")
+            files = [path / source.names[i] for i in range(len(source))]
+            found += [image for file in files for image in read(file)]
         elif path.is_file():
-            found += _video(path) if path.suffix.lower() in VIDEOS else _read(path)
+            found += _video(path) if path.suffix.lower() in VIDEOS else read(path)
         else:
             raise RunError(f"{path} is not there")
     return found[::every][:most]
 
 
-def _read(path: Path) -> list[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            return [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
-    except (UnidentifiedImageError, OSError) as error:
-        raise RunError(f"{path} cannot be read as an image: {error}") from error
+def read_with(encoder: Encoder) -> Read:
+    """A file's images as the network's own are read: deep ones by their range."""
+
+    def read(path: Path) -> list[Image.Image]:
+        try:
+            if path.suffix.lower() in (".gif", ".webp"):
+                with Image.open(path) as image:
+                    return [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
+            content = path.read_bytes()
+            values = decode(content, layout_of(content, 3, encoder.value_range, encoder.clip))
+            return [Image.fromarray(values.round().byte().permute(1, 2, 0).numpy())]
+        except UNREADABLE as error:
+            raise RunError(f"{path} cannot be read as an image: {reason_of(error)}") from error
+
+    return read
 
 
 def _video(path: Path) -> list[Image.Image]:
@@ -161,7 +171,7 @@ def draw(options: argparse.Namespace) -> str:
     encoder = load_encoder(options.network).eval()
     if encoder.channels != 3:
         raise RunError(f"{encoder.name} is for images of {encoder.channels} channels, not for RGB")
-    found = frames(options.images, options.every, options.most)
+    found = frames(options.images, options.every, options.most, read_with(encoder))
     if options.square:
         side = min(min(image.size) for image in found)
         found = [_centre(image, side) for image in found]

@@ -18,6 +18,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as TF
 
+from solo.config import ConfigError
+
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -60,7 +62,8 @@ def layout_of(
         clip: whether values outside are cut.
 
     Raises:
-        ValueError: for a type that has no range of its own, or a file that cannot be read.
+        ConfigError: for a type that has no range of its own.
+        Exception: one of :data:`UNREADABLE`, for a file that cannot be read.
     """
     array = _array(content)
     if array is None:
@@ -70,7 +73,7 @@ def layout_of(
     if kind == "uint8" and value_range is None:
         return Layout(channels or (3 if found <= 4 else found))
     if value_range is None and kind not in RANGES and array is not None:
-        raise ValueError(
+        raise ConfigError(
             f"its values are {kind}, from {array.min()} to {array.max()}; say which are black and "
             "white, of all images: ++data.value_range=[low,high]"
         )

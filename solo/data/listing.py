@@ -35,6 +35,8 @@ class Listing(NamedTuple):
 def list_images(root: Path, folders: Sequence[str]) -> Listing:
     """All images below each of some folders, sorted within each.
 
+    Arrays (.npy) are images where there are no others: beside images they are something else.
+
     Linked folders are entered, each once a folder. The listing of a large tree is kept in
     ``~/.cache/solo`` (``XDG_CACHE_HOME``), and taken from there as long as no folder in it was
     changed.
@@ -48,14 +50,15 @@ def list_images(root: Path, folders: Sequence[str]) -> Listing:
     if known is not None:
         return known
     started = time.time()
-    names: list[str] = []
-    counts: list[int] = []
+    parts: list[list[str]] = []
     seen: dict[str, int] = {}
     for folder in folders:
         found, times = _walk(root, root / folder)
-        names += found
-        counts.append(len(found))
+        parts.append(found)
         seen |= times
+    if not all(name.lower().endswith(".npy") for part in parts for name in part):
+        parts = [[name for name in part if not name.lower().endswith(".npy")] for part in parts]
+    names, counts = [name for part in parts for name in part], [len(part) for part in parts]
     listing = Listing(Names.of(names), counts)
     newest = max((time_ns for time_ns in seen.values()), default=0) / 1e9
     if len(names) >= REMEMBERED and newest < started - SETTLED:

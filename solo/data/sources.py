@@ -11,7 +11,7 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import h5py
 import numpy as np
@@ -202,14 +202,18 @@ class EncodedSource:
 
         Raises:
             BadImageError: where it cannot be read.
+            ConfigError: where its values have no range.
         """
         for index in range(len(self)):
             try:
                 self.layout = layout_of(self._encoded(index), channels, value_range, clip)
                 return
+            except ConfigError as error:
+                raise ConfigError(f"{self.where(index)}: {error}") from error
             except UNREADABLE as error:
                 if not skip_bad:
                     raise self._unusable(index, error) from error
+        raise BadImageError(f"none of the {len(self)} images can be read")
 
     def _unusable(self, index: int, error: Exception) -> BadImageError:
         return BadImageError(
@@ -283,6 +287,13 @@ class H5Source(EncodedSource):
     def size(self, index: int) -> int:
         """Of the stored array."""
         return int(self._dataset(index).nbytes)
+
+    def settle(self, *args: Any, **kwargs: Any) -> None:
+        """As others; then the file is closed, so that no process inherits it."""
+        super().settle(*args, **kwargs)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _dataset(self, index: int) -> h5py.Dataset:
         if self._file is None:

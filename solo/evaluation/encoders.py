@@ -46,6 +46,10 @@ class Encoder(nn.Module):
         self.features, self.name = features, name
         self.config: Config | None = None
         """The run's, where it is one of ours."""
+        self.value_range: list[float] | None = None
+        """Black and white of its images, where not those of their type."""
+        self.clip = False
+        """Whether values outside are cut."""
         if features == "last_two_cls" and not has_blocks(backbone, image_size, self.channels):
             raise ConfigError(f"features is last_two_cls, but {name} is no ViT; choose backbone")
         if features == "projector" and projector is None:
@@ -77,6 +81,17 @@ class Encoder(nn.Module):
     def channels(self) -> int:
         """Of its images."""
         return len(self.normalize.std)
+
+    def check_channels(self, found: int) -> None:
+        """Whether images of so many channels are for it.
+
+        Raises:
+            ConfigError: where they are not.
+        """
+        if self.channels != found:
+            raise ConfigError(
+                f"{self.name} is for images of {self.channels} channels, and these have {found}"
+            )
 
     def blank(self) -> Tensor:
         """A black image, [1, C, H, W] uint8."""

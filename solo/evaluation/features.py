@@ -13,7 +13,6 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from solo.config import ConfigError
 from solo.data.batches import Batch, ValidationSampler, ValidationViews
 from solo.data.sources import ImageSource
 from solo.evaluation.encoders import Encoder
@@ -79,11 +78,9 @@ def feature_batches(
         BadImageError: for an image that does not decode, with its path.
         ConfigError: for images of other channels than the network's.
     """
-    where, found = device(), source.layout.channels
-    if isinstance(encoder, Encoder) and encoder.channels != found:
-        raise ConfigError(
-            f"{encoder.name} is for images of {encoder.channels} channels, and these have {found}"
-        )
+    where = device()
+    if isinstance(encoder, Encoder):
+        encoder.check_channels(source.layout.channels)
     encoder = encoder.eval().to(where)
     views = ValidationViews(source, encoder.image_size, encoder.whole, skip_bad)
     sampler = ValidationSampler(len(source), batch_size, 0, 1)

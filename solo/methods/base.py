@@ -233,6 +233,8 @@ class SSLMethod(TrainingModule):
         Args:
             options: of ``torch.compile``.
         """
+        if self.config.backbone.grad_checkpointing:  # older ones cannot cut a graph with them
+            torch._dynamo.config.optimize_ddp = False  # type: ignore[attr-defined]
         self.backbone.compile(**options)
         self.projector.compile(**options)
         if self.probes_tokens:

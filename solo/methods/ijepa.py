@@ -135,7 +135,8 @@ class IJEPA(MomentumMethod):
                 f"method ijepa needs views of one size and 2 x 2 patches or more; crop_size is "
                 f"{sorted(sizes)} and the patch {patch[0]} px"
             )
-        blank = torch.zeros(1, 3, size, size)  # the loss sees patches, not what pools them
+        channels = self.config.data.channels or 3
+        blank = torch.zeros(1, channels, size, size)  # the loss sees patches, not what pools them
         freeze_unused(network, lambda: network.forward_features(blank))
         self.keep = KeepPatches(network.num_prefix_tokens)
         network.patch_drop = self.keep  # type: ignore[assignment]

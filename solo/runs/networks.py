@@ -162,7 +162,10 @@ def _timm_folder(path: Path, features: FeatureName, image_size: int | None) -> E
         ) from error
     normalize = Normalize(tuple(described["mean"]), tuple(described["std"]))
     size = image_size or int(described["input_size"][-1])
-    return Encoder(network, normalize, size, whole, None, features, path.name)
+    encoder = Encoder(network, normalize, size, whole, None, features, path.name)
+    if ours:
+        encoder.value_range, encoder.clip = ours.get("value_range"), bool(ours.get("clip"))
+    return encoder
 
 
 def _ours(
@@ -199,6 +202,7 @@ def _ours(
         name,
     )
     encoder.config = config
+    encoder.value_range, encoder.clip = config.data.value_range, config.data.clip
     return encoder
 
 

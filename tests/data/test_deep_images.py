@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import timm
 import torch
 import torchvision
-from helpers import tiny
+from helpers import slow, tiny
 from PIL import Image
 from torchvision.io import encode_jpeg
 
@@ -23,12 +26,14 @@ from solo.data.datasets import load_splits
 from solo.data.decode import Layout, decode, layout_of
 from solo.data.deferred import Unfinished, finish_views
 from solo.data.sources import BadImageError
+from solo.linear import resolve_linear
 from solo.linear import run as evaluate
 from solo.methods import build_method, resolve_config
 from solo.pretrain import run
 from solo.runs.networks import load_encoder
 
 SIDE = 16
+Command = Callable[..., CompletedProcess[str]]
 
 
 def bands(seed: int, *shape: int, high: int = 65536) -> np.ndarray:
@@ -101,7 +106,7 @@ def test_values_are_the_files(kind: str, channels: int, tmp_path: Path) -> None:
         torch.testing.assert_close(made.views[0][1, index], train.image(index))
 
 
-@pytest.mark.parametrize("kind", ["bands", "float", "rgba"])
+@pytest.mark.parametrize("kind", [slow("bands"), "float", slow("rgba")])
 def test_a_run_resumes_evaluates_and_reports(kind: str, tmp_path: Path) -> None:
     """Killed after an epoch and gone on with, it ends in the same weights; all else follows."""
     jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4}
@@ -125,8 +130,9 @@ def test_a_run_resumes_evaluates_and_reports(kind: str, tmp_path: Path) -> None:
     digits = {"pretrained": str(whole), "data": {"dataset": "digits"}, "few_shot": few}
     if channels != 3:
         said = f"is for images of {channels} channels, and these have 3"
-        with pytest.raises(ConfigError, match=said):
-            evaluate({**digits, "checkpoint": base["checkpoint"]})
+        for mode in ("few_shot", "linear"):
+            with pytest.raises(ConfigError, match=said):
+                evaluate({**digits, "mode": mode, "checkpoint": base["checkpoint"]})
 
 
 def test_what_a_layout_is(tmp_path: Path) -> None:
@@ -159,7 +165,7 @@ def test_what_a_layout_is(tmp_path: Path) -> None:
     assert decode(content, Layout(1)).shape == (1, 8, 8)
     assert decode(content, layout_of(content, 1, [0, 100], True)).max() == 255
     signed = (tmp_path / "signed.npy").read_bytes()
-    with pytest.raises(ValueError, match=r"its values are int32, from .*data.value_range"):
+    with pytest.raises(ConfigError, match=r"its values are int32, from .*data.value_range"):
         layout_of(signed, None, None, False)
     found = decode(signed, layout_of(signed, None, [-100, 65435], False))
     np.testing.assert_allclose(found, deep * (255 / 65535), rtol=1e-5, atol=1e-4)
@@ -178,27 +184,37 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
                 train.image(index)
         return str(caught.value)
 
-    np.save(place / "x.npy", np.zeros((8, 8), np.uint16))
-    assert "a/x.npy" in said() and "uint16, where the first image's are uint8" in said()
-    np.save(place / "x.npy", np.zeros((8, 8, 7), np.uint8))
+    tifffile.imwrite(place / "x.tif", np.zeros((8, 8), np.uint16))
+    assert "a/x.tif" in said() and "uint16, where the first image's are uint8" in said()
+    tifffile.imwrite(place / "x.tif", np.zeros((7, 8, 8), np.uint8), photometric="minisblack")
     assert "it has 7 channels, where the others have 3" in said()
-    np.save(place / "x.npy", np.full((8, 8), "a"))
-    assert "a/x.npy" in said() and "where numbers" in said()
-    assert "a/x.npy cannot be read" in said(data.model_copy(update={"on_bad_image": "skip"}))
-    (place / "x.npy").rename(place / "0.npy")
-    np.save(place / "0.npy", np.zeros((8, 8), np.uint16))  # the first: all others would be black
-    assert "its values are uint8, where the first image's are uint16" in said()
-    (place / "0.npy").unlink()
+    assert "a/x.tif cannot be read" in said(data.model_copy(update={"on_bad_image": "skip"}))
+    (place / "x.tif").unlink()
+    tifffile.imwrite(place / "0.tif", np.zeros((8, 8), np.uint16))  # the first, beside which all
+    assert "its values are uint8, where the first image's are uint16" in said()  # would be black
+    for kind in (np.int32, np.uint32):
+        tifffile.imwrite(place / "0.tif", np.zeros((8, 8), kind))
+        for policy in ("skip", "error"):
+            with pytest.raises(ConfigError, match=r"a/0.tif: its values are .*int32, from 0 to 0"):
+                load_splits(data.model_copy(update={"on_bad_image": policy}), 0)
+    (place / "0.tif").unlink()
     ranged = data.model_copy(update={"value_range": [0.0, 100.0]})
     assert "outside [0, 100]; set ++data.value_range=[low,high], or ++data.clip=true" in said(
         ranged
     )
     cut = load_splits(ranged.model_copy(update={"clip": True}), 0).train
     assert float(cut.image(0).max()) == 255
+    np.save(place / "y.npy", np.zeros((8, 8), np.uint8))  # beside images: something else
+    assert not any("npy" in cut.names[i] for i in range(len(load_splits(data, 0).train)))
+    (place / "y.npy").unlink()
     for path in root.rglob("*.png"):
         np.save(path.with_suffix(".npy"), np.full((8, 8), np.nan, np.float32))
         path.unlink()
     assert "values that are not finite" in said()
+    for path in root.rglob("*.npy"):
+        np.save(path, np.full((8, 8), "a"))
+    with pytest.raises(BadImageError, match="none of the 4 images can be read"):
+        load_splits(data.model_copy(update={"on_bad_image": "skip"}), 0)
 
 
 def test_what_other_channels_cannot_have(tmp_path: Path) -> None:
@@ -221,6 +237,33 @@ def test_what_other_channels_cannot_have(tmp_path: Path) -> None:
         ImageData(resolve_config({"data": {"channels": 5}}))
     with pytest.raises(ValueError, match=r"value_range is \[3\.0, 1\.0\]"):
         Data(value_range=[3, 1])
+
+
+def test_an_exported_network_knows_its_range(tmp_path: Path, script: Command) -> None:
+    """And its channels, for timm alone; I-JEPA sees them too."""
+    base = options(tmp_path, "bands", max_epochs=1)
+    base["data"] |= {"value_range": [0, 100_000], "clip": True}
+    vit = {"patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 2, "class_token": False}
+    base |= {"method": "ijepa", "method_kwargs": {"pred_dim": 16, "pred_depth": 1, "pred_heads": 2}}
+    base["backbone"] = {"name": "vit_tiny", "kwargs": {**vit, "global_pool": "avg"}}
+    base["augmentations"] = [{"crop_size": SIDE, "num_crops": 1}]
+    folder = run(base).folder
+    script("scripts/utils/export_backbone.py", folder, tmp_path / "out")
+    own, exported = load_encoder(str(folder)), load_encoder(str(tmp_path / "out"))
+    assert exported.value_range == [0, 100_000] and exported.clip and exported.channels == 13
+    image = torch.rand(2, 13, SIDE, SIDE) * 255
+    there = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    with torch.no_grad():
+        expected = own.eval()(image)
+        assert torch.equal(exported.eval()(image), expected)
+        torch.testing.assert_close(there(own.normalize(image)), expected)
+    found = resolve_linear(
+        {
+            "pretrained": str(tmp_path / "out"),
+            "data": {"mean": [0.1] * 13, "std": [0.2] * 13, "dataset": "custom"},
+        }
+    )
+    assert found[0].data.value_range == [0, 100_000] and found[1].normalize.std == (0.2,) * 13
 
 
 def test_networks_see_other_channels() -> None:

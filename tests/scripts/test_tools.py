@@ -13,6 +13,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import timm
 import torch
 import torchvision
 import yaml
@@ -48,6 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command) -> None:
     done = command("scripts/utils/tradeoff.py", runs, "--out", tmp_path)
     assert "6 runs" in done.stdout
@@ -70,7 +72,7 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("resnet10t", 8),
+        slow("resnet10t", 8),
         ("resnet10t", 40),
         slow("resnet10t deep", 8),
         slow("resnet18", 8),
@@ -120,6 +122,26 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     (tmp_path / "out/model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ConfigError, match=r"the network in .* could not be loaded"):
         load_encoder(str(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_export_of_torchvisions_arguments(
+    tmp_path: Path, script: Command, command: Command
+) -> None:
+    """timm calls them otherwise, or does not have them."""
+    for kwargs, said in (
+        ({"zero_init_residual": True, "width_per_group": 32}, ""),
+        ({"replace_stride_with_dilation": [False, False, True]}, "which timm's has not"),
+    ):
+        options = tiny(tmp_path / "runs", max_epochs=1, limit_train_batches=2, limit_val_batches=1)
+        options["backbone"] = {"name": "resnet50", "kwargs": kwargs}
+        options["augmentations"][0]["crop_size"] = 40
+        folder = run(options).folder
+        out = tmp_path / "out"
+        done = script("scripts/utils/export_backbone.py", folder, out, check=False)
+        assert bool(done.returncode) == bool(said) and said in done.stderr
+    network = timm.create_model(f"local-dir:{out}", pretrained=True)
+    assert network.layer1[0].conv1.out_channels == 32
 
 
 def test_export_needs_a_run_of_ours(tmp_path: Path, command: Command) -> None:
@@ -280,6 +302,7 @@ def test_slice_noise(tmp_path: Path, script: Command) -> None:
     assert (tmp_path / "slices.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_power(script: Command) -> None:
     """With few features directions see what each feature by itself does; a share each."""
     done = script("scripts/utils/power.py", "--dims", "2")

@@ -65,10 +65,17 @@ def always_alike(
 def apply_turns(images: Tensor, turns: list[Turn]) -> Tensor:
     """Do what was planned, in place: float32 [n, C, H, W]."""
     for turn in turns:
-        index = torch.from_numpy(turn.views).to(images.device)
-        factors = torch.from_numpy(turn.factors).to(images.device)
+        index, factors = (_there(x, images.device) for x in (turn.views, turn.factors))
         images.index_copy_(0, index, turn.apply(images.index_select(0, index), factors))
     return images
+
+
+def _there(array: np.ndarray, device: torch.device) -> Tensor:
+    """On the device; a GPU is not waited for."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ from torch import Tensor
 from solo.config.views import ErasingConfig, NoiseConfig
 from solo.data.operations.base import Operation, Turn, chosen
 
+AT_ONCE = 2**24
+"""Values that get noise at a time."""
+
 RATIOS = (0.3, 3.3)
 """Aspect ratios of erased boxes, torchvision's."""
 
@@ -45,6 +48,10 @@ def add_noise(x: Tensor, noise: Tensor) -> Tensor:
         x: [n, C, H, W].
         noise: [n, 3]: the standard deviation, and two numbers in [0, 1) that say which noise.
     """
+    parts = max(1, -(-x.numel() // AT_ONCE))
+    if parts > 1 < len(x):  # four numbers of 64 bits for each value are at work
+        chunks = zip(x.chunk(parts), noise.chunk(parts))
+        return torch.cat([add_noise(some, theirs) for some, theirs in chunks])
     sigma, *names = noise.T
     first, second = ((name.double() * 2**24).long() for name in names)
     states = _mixed((first << 24 | second)[:, None] + _GAMMA)

@@ -43,8 +43,9 @@ class Data(Section):
     MNIST's family also one that holds the *-ubyte or *-ubyte.gz files themselves)."""
     val_path: str | None = None
     """The same for validation; without one, custom data is trained without validation."""
-    format: Literal["image_folder", "h5"] = "image_folder"
-    """How images are stored; h5 files come from scripts/utils/images_to_h5.py."""
+    format: Literal["image_folder", "h5", "webdataset"] = "image_folder"
+    """How images are stored: folders; one file of scripts/utils/images_to_h5.py; or tar shards,
+    whose names may have {000..127} or * in them, local or any address that fsspec knows."""
     download: bool = False
     """Let torchvision fetch a missing data set; of several processes one at a time."""
     num_workers: int = Field(4, ge=0)

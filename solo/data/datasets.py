@@ -15,6 +15,7 @@ from solo import rng
 from solo.config import ConfigError, unknown_name
 from solo.config.schema import Data
 from solo.data.folders import class_folders, h5_file, imagenet100_classes, unlabelled_tree
+from solo.data.shards import tar_shards
 from solo.data.sources import (
     ArraySource,
     EncodedSource,
@@ -133,6 +134,8 @@ def _images(only: Callable[[], list[str]] | None = None) -> Callable[[Data], Spl
         def split(path: str | None, key: str) -> ImageSource:
             if data.format == "h5":
                 return h5_file(path, key, data.no_labels)
+            if data.format == "webdataset":
+                return tar_shards(path, key, data.no_labels)
             if data.no_labels:
                 return unlabelled_tree(path, key)
             return class_folders(path, key, only() if only else None)

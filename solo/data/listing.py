@@ -86,11 +86,16 @@ def _walk(root: Path, folder: Path) -> tuple[list[str], dict[str, int]]:
     return sorted(found), times
 
 
+def cache_folder() -> Path:
+    """Where listings are kept."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "solo"
+
+
 def _cache(root: Path, folders: Iterable[str]) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     asked = "\0".join([os.path.abspath(root), *folders, *sorted(IMAGE_SUFFIXES)])
     name = hashlib.sha256(os.fsencode(asked)).hexdigest()[:24]
-    return home / "solo/listings" / f"{name}.npz"
+    return cache_folder() / "listings" / f"{name}.npz"
 
 
 def _remember(place: Path, listing: Listing, times: dict[str, int]) -> None:

@@ -43,9 +43,14 @@ class Data(Section):
     MNIST's family also one that holds the *-ubyte or *-ubyte.gz files themselves)."""
     val_path: str | None = None
     """The same for validation; without one, custom data is trained without validation."""
-    format: Literal["image_folder", "h5", "webdataset"] = "image_folder"
-    """How images are stored: folders; one file of scripts/utils/images_to_h5.py; or tar shards,
-    whose names may have {000..127} or * in them, local or any address that fsspec knows."""
+    format: Literal["image_folder", "h5", "webdataset", "huggingface", "parquet"] = "image_folder"
+    """How images are stored: folders; one file of scripts/utils/images_to_h5.py; tar shards, whose
+    names may have {000..127} or * in them, local or any address that fsspec knows; a table of
+    Hugging Face's datasets, on disk or by name; or Parquet files (pip install datasets)."""
+    image_column: str = "image"
+    """Of a table."""
+    label_column: str = "label"
+    """Of a table: class numbers or names."""
     download: bool = False
     """Let torchvision fetch a missing data set; of several processes one at a time."""
     num_workers: int = Field(4, ge=0)

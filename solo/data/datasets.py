@@ -24,6 +24,7 @@ from solo.data.sources import (
     hold_out,
     take_fraction,
 )
+from solo.data.tables import load_tables
 from solo.data.torchvision_sets import PUBLISHED, load_published
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -131,6 +132,9 @@ def _images(only: Callable[[], list[str]] | None = None) -> Callable[[Data], Spl
     """Image folders or HDF5 files; ``only``: the classes to take of a larger tree."""
 
     def load(data: Data) -> Splits:
+        if data.format in ("huggingface", "parquet"):
+            return load_tables(data)
+
         def split(path: str | None, key: str) -> ImageSource:
             if data.format == "h5":
                 return h5_file(path, key, data.no_labels)

@@ -31,6 +31,9 @@ class Backbone(Section):
     a third more work, the same gradient. For timm's networks without BatchNorm."""
 
 
+Index = Annotated[int, Field(ge=0)]
+
+
 class Data(Section):
     """The images that are trained on."""
 
@@ -73,6 +76,9 @@ class Data(Section):
     value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     """What is black and what is white in the files. Without it that of the type: 0 to 255, 0 to
     65535, or 0 to 1 for floats."""
+    shown_channels: Annotated[list[Index], Field(min_length=3, max_length=3)] | None = None
+    """Which channels pictures show as red, green and blue, counted from 0. Without it the first, the
+    middle and the last."""
     clip: bool = False
     """Cut values outside of the range; otherwise such a file is an error."""
     mean: list[float] | None = None

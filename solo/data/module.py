@@ -51,6 +51,11 @@ class ImageData(pl.LightningDataModule):
         if layout.channels != 3:
             config.data.channels = layout.channels  # saved with the run, for its networks
         check_operations(config.augmentations, layout)
+        if max(config.data.shown_channels or [0]) >= layout.channels:
+            raise ConfigError(
+                f"data.shown_channels is {config.data.shown_channels}, but images have "
+                f"{layout.channels} channels, counted from 0"
+            )
         if labelled_only:
             self.train = labelled_part(self.train)
             if not len(self.train):

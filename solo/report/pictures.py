@@ -31,11 +31,12 @@ class Features(NamedTuple):
     images: list[int]  # [N], positions in the data set
 
 
-def displayed(image: Tensor) -> np.ndarray:
-    """An image [C, H, W] as people see it, [H, W, 3]: of other channels than three, the first, the
-    middle and the last."""
+def displayed(image: Tensor, data: ImageData) -> np.ndarray:
+    """An image [C, H, W] as people see it, [H, W, 3]: the channels that the config names; else of
+    other than three the first, the middle and the last."""
     channels = len(image)
-    picked = image if channels == 3 else image[[0, channels // 2, channels - 1]]
+    usual = [0, 1, 2] if channels == 3 else [0, channels // 2, channels - 1]
+    picked = image[data.config.data.shown_channels or usual]
     return picked.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
 
@@ -140,7 +141,7 @@ def neighbours(features: Features, data: ImageData, rows: int = 6, count: int = 
     for line, query, others in zip(grid, asked.tolist(), found):
         shown = [query, *(other for other in others if other != query)][: count + 1]
         for axes, place in zip(line, shown):
-            axes.imshow(displayed(data.val.image(features.images[place])))
+            axes.imshow(displayed(data.val.image(features.images[place]), data))
         for axes in line:
             axes.axis("off")
     return figure
@@ -160,7 +161,7 @@ def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | N
     figure = Figure((1.6 * len(images), 3.3), layout="constrained")
     grid = figure.subplots(2, len(images), squeeze=False)
     for above, below, image, colour in zip(*grid, images, colours):
-        above.imshow(displayed(image))
+        above.imshow(displayed(image, data))
         below.imshow(colour.numpy())
         above.axis("off")
         below.axis("off")
@@ -179,7 +180,7 @@ def view_grid(data: ImageData, rows: int = 6) -> Figure:
     grid = figure.subplots(images, width, squeeze=False)
     for index, line in enumerate(grid):
         for axes, image in zip(line, [data.train.image(index), *(view[index] for view in flat)]):
-            axes.imshow(displayed(image))
+            axes.imshow(displayed(image, data))
             axes.axis("off")
     return figure
 

@@ -30,6 +30,7 @@ from solo.linear import resolve_linear
 from solo.linear import run as evaluate
 from solo.methods import build_method, resolve_config
 from solo.pretrain import run
+from solo.report.pictures import displayed
 from solo.runs.networks import load_encoder
 
 SIDE = 16
@@ -228,6 +229,16 @@ def test_what_other_channels_cannot_have(tmp_path: Path) -> None:
         base["augmentations"][0] |= keys
         with pytest.raises(ConfigError, match=name):
             ImageData(resolve_config(base))
+    base = options(tmp_path, "bands")
+    base["data"]["shown_channels"] = [3, 2, 13]
+    with pytest.raises(ConfigError, match="but images have 13 channels, counted from 0"):
+        ImageData(resolve_config(base))
+    base["data"]["shown_channels"] = [3, 2, 1]
+    data = ImageData(resolve_config(base))
+    image = data.train.image(0)
+    assert (displayed(image, data) == image[[3, 2, 1]].round().permute(1, 2, 0).numpy()).all()
+    data.config.data.shown_channels = None
+    assert (displayed(image, data) == image[[0, 6, 12]].round().permute(1, 2, 0).numpy()).all()
     base = options(tmp_path, "bands")
     base["data"] |= {"mean": [0.5] * 3, "std": [0.2] * 3}
     config = resolve_config(base)

@@ -77,8 +77,8 @@ class Data(Section):
     """What is black and what is white in the files. Without it that of the type: 0 to 255, 0 to
     65535, or 0 to 1 for floats."""
     shown_channels: Annotated[list[Index], Field(min_length=3, max_length=3)] | None = None
-    """Which channels pictures show as red, green and blue, counted from 0. Without it the first, the
-    middle and the last."""
+    """Which channels pictures show as red, green and blue, counted from 0. Without it the first,
+    the middle and the last."""
     clip: bool = False
     """Cut values outside of the range; otherwise such a file is an error."""
     mean: list[float] | None = None

@@ -20,6 +20,7 @@ from benchmarks.recipes import compose
 from solo.config import Augmentation
 from solo.data import ImageData
 from solo.data.batches import Batch, SampleKey, TrainingViews, join_resolutions
+from solo.data.folders import class_folders
 from solo.data.sources import ArraySource, ImageSource
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.methods.probes import global_means, probe_loss, score
@@ -67,8 +68,25 @@ def views_rows() -> Iterator[Row]:
         lambda: PlainViews(source, [recipe], 5)[keys],
         repeats=3,
     )
-    torch.set_num_threads(threads)
     yield Row("views, CIFAR recipe, one core", made / ours, made / theirs, "views/s")
+    imagenet = Augmentation.model_validate(
+        compose("imagenet-100/rectified_lpjepa_resnet.yaml")["augmentations"][0]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        _image_tree(Path(folder), 32, 400, 2)
+        files = class_folders(folder, "benchmark")
+        keys = [SampleKey(0, i) for i in range(len(files))]
+        plain_views = PlainViews(files, [imagenet], 5)
+        for label, defer in (("decoded and cropped", True), ("coloured too", False)):
+            ours_views = TrainingViews(files, [imagenet], 5, defer=defer)
+            ours, theirs = side_by_side(
+                lambda views=ours_views: views[keys],  # type: ignore[misc]
+                lambda: plain_views[keys],
+                repeats=3,
+            )
+            name = f"JPEG files of 500 x 400, {imagenet.num_crops} views, {label}, one core"
+            yield Row(name, len(keys) / ours, len(keys) / theirs, "images/s")
+    torch.set_num_threads(threads)
 
 
 class Run:

@@ -8,6 +8,8 @@ refused or, where that was asked for, cut.
 from __future__ import annotations
 
 import io
+import re
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +17,14 @@ import tifffile
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as TF
 
 from solo.config import ConfigError
+
+try:
+    from torchvision.io import ImageReadMode, decode_image, decode_jpeg
+except ImportError:  # said to leave torchvision some day: then Pillow reads what it can
+    decode_jpeg = None
 
 UNREADABLE = (
     OSError,
@@ -99,7 +105,7 @@ def decode(content: bytes, layout: Layout) -> Tensor:
             array = _deep(image)
             if array is None:
                 _same("uint8", layout)
-                return _deepened(_bytes(image, layout.channels), layout)
+                return _deepened(_bytes(image, layout.channels, content), layout)
     _same(_kind(array), layout)
     tensor = torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.name))
     return _deepened(_fitted(tensor, layout.channels), layout)
@@ -122,8 +128,13 @@ def _array(content: bytes) -> np.ndarray | None:
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _tiff(content)
     if content[:8] == b"\x89PNG\r\n\x1a\n" and content[24:25] == b"\x10":  # 16 bits a value
-        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        return decode_image(data, ImageReadMode.UNCHANGED).numpy()
+        if decode_jpeg is not None:
+            data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            return decode_image(data, ImageReadMode.UNCHANGED).numpy()
+        if content[25:26] != b"\0":  # which Pillow would cut to 8 bits
+            raise ValueError(
+                "this torchvision reads no PNG of 16 bits in colour; convert it to TIFF"
+            )
     return None
 
 
@@ -176,11 +187,33 @@ def _tiff(content: bytes) -> np.ndarray | None:
     return np.ascontiguousarray(array.reshape(-1, *array.shape[-2:]))
 
 
-def _bytes(image: Image.Image, channels: int) -> Tensor:
+def _bytes(image: Image.Image, channels: int, content: bytes) -> Tensor:
     """uint8 [C, H, W]; alpha is dropped unless there shall be four channels."""
     if channels not in MODES:
         raise ValueError(f"it has {len(image.getbands())} channels, where {channels} are wanted")
+    # Torchvision's decoder takes half of Pillow's time; inks and previews are left to the latter.
+    plain = image.format == "JPEG" and image.mode in ("RGB", "L")
+    if plain and channels == 3 and _decoders_agree():
+        return _jpeg(content)
     return TF.pil_to_tensor(image.convert(MODES[channels]))
+
+
+def _jpeg(content: bytes) -> Tensor:
+    """uint8 [3, H, W], colours as stored, the camera's orientation left alone."""
+    data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    return decode_jpeg(data, ImageReadMode.RGB)
+
+
+@cache
+def _decoders_agree() -> bool:
+    """Whether torchvision and Pillow, as they were built here, make the same pixels of a JPEG."""
+    if decode_jpeg is None:
+        return False
+    pixels = np.random.default_rng(0).integers(0, 256, (19, 37, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((74, 38)).save(file, "jpeg")
+    with Image.open(file) as image:
+        return torch.equal(TF.pil_to_tensor(image.convert("RGB")), _jpeg(file.getvalue()))
 
 
 def _fitted(tensor: Tensor, channels: int) -> Tensor:
@@ -216,5 +249,7 @@ def _scaled(tensor: Tensor, layout: Layout) -> Tensor:
 
 def reason_of(error: Exception) -> str:
     """Why a file cannot be read, in words."""
-    unknown = isinstance(error, UnidentifiedImageError)  # its text shows a buffer's address
-    return "no known image format" if unknown else str(error)
+    if isinstance(error, UnidentifiedImageError):  # its text shows a buffer's address
+        return "no known image format"
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\w+, \S+\.cpp:\d+, ", "", first)  # less torchvision's own file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -21,9 +22,10 @@ from solo.backbones import build_backbone, library_call
 from solo.config import ConfigError
 from solo.config.schema import Data
 from solo.data import ImageData
+from solo.data import decode as decoding
 from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
 from solo.data.datasets import load_splits
-from solo.data.decode import Layout, decode, layout_of
+from solo.data.decode import Layout, _decoders_agree, decode, layout_of, reason_of
 from solo.data.deferred import Unfinished, finish_views
 from solo.data.sources import BadImageError
 from solo.linear import resolve_linear
@@ -291,9 +293,60 @@ def test_networks_see_other_channels() -> None:
     torch.testing.assert_close(grey.conv1.weight, plain.conv1.weight.sum(1, keepdim=True))
 
 
+@pytest.mark.parametrize("size", [(33, 47), (8, 8), (100, 60)])
+def test_jpeg_is_pillows(size: tuple[int, int]) -> None:
+    """Of all kinds, the decoder that is taken gives Pillow's pixels; inks are Pillow's own."""
+    coarse = torch.rand(1, 3, 6, 6) * 255
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic")[0].clamp(0, 255).byte()
+    image = Image.fromarray(smooth.permute(1, 2, 0).numpy())
+    assert _decoders_agree()
+    for mode, options in (
+        ("RGB", {}),
+        ("RGB", {"quality": 95, "subsampling": 0}),
+        ("RGB", {"quality": 40, "subsampling": 1, "progressive": True}),
+        ("L", {}),
+        ("CMYK", {}),
+    ):
+        file = io.BytesIO()
+        image.convert(mode).save(file, "jpeg", **options)
+        with Image.open(file) as read:
+            expected = np.asarray(read.convert("RGB")).transpose(2, 0, 1)
+            grey = np.asarray(read.convert("L"))
+        assert (decode(file.getvalue(), Layout()).numpy() == expected).all()
+        assert (decode(file.getvalue(), Layout(1)).numpy() == grey).all()
+    with pytest.raises(RuntimeError) as caught:
+        decode(_cut(image), Layout())
+    assert reason_of(caught.value) == "Image is incomplete or truncated"
+
+
+def test_without_torchvisions_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow reads JPEG and grey PNG of 16 bits; in colour it would cut them to 8."""
+    monkeypatch.setattr(decoding, "decode_jpeg", None)
+    _decoders_agree.cache_clear()
+    jpeg = encode_jpeg(torch.full((3, 8, 8), 90, dtype=torch.uint8)).numpy().tobytes()
+    assert decode(jpeg, Layout()).eq(90).all()
+    _decoders_agree.cache_clear()
+    file = io.BytesIO()
+    grey = bands(0, 8, 8)
+    Image.fromarray(grey).save(file, "png")
+    layout = layout_of(file.getvalue(), None, None, False)
+    np.testing.assert_allclose(decode(file.getvalue(), layout)[0], grey * (255 / 65535), rtol=1e-6)
+    colour = bytearray(file.getvalue())
+    colour[25] = 2
+    with pytest.raises(ValueError, match="no 16-bit PNG in colour"):
+        decode(bytes(colour), layout)
+
+
+def _cut(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "jpeg")
+    return file.getvalue()[:-40]
+
+
 def test_jpeg_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking at what a file is costs no second decoding."""
     content = encode_jpeg(torch.zeros(3, 8, 8, dtype=torch.uint8)).numpy().tobytes()
+    _decoders_agree()
     opened = []
     plain = Image.open
     monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or plain(file))

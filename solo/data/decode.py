@@ -132,9 +132,7 @@ def _array(content: bytes) -> np.ndarray | None:
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
             return decode_image(data, ImageReadMode.UNCHANGED).numpy()
         if content[25:26] != b"\0":  # which Pillow would cut to 8 bits
-            raise ValueError(
-                "this torchvision reads no PNG of 16 bits in colour; convert it to TIFF"
-            )
+            raise ValueError("this torchvision reads no 16-bit PNG in colour; convert it to TIFF")
     return None
 
 

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.config import ConfigError
 from solo.data.folders import class_folders
+from solo.data.tables import library
 
 
 def convert(source: str, target: Path) -> int:
@@ -28,12 +29,7 @@ def convert(source: str, target: Path) -> int:
     Raises:
         ConfigError: for a folder without class folders, or where ``datasets`` is not installed.
     """
-    try:
-        import datasets
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "tables are written by Hugging Face's datasets: pip install datasets"
-        ) from None
+    datasets = library("a table")
     images = class_folders(source, "source")
 
     def rows() -> Iterator[dict[str, Any]]:

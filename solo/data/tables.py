@@ -67,6 +67,24 @@ class TableSource(EncodedSource):
         return chosen
 
 
+def library(what: str) -> Any:
+    """Hugging Face's ``datasets``.
+
+    Args:
+        what: needs it, for the error.
+
+    Raises:
+        ConfigError: where it is not installed (a folder of that name, as torchvision's, is not it).
+    """
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        datasets = None
+    if not hasattr(datasets, "load_from_disk"):
+        raise ConfigError(f"{what} needs Hugging Face's datasets: pip install datasets")
+    return datasets
+
+
 def load_tables(data: Data) -> Splits:
     """Both splits: those that are named, or the table's own.
 
@@ -74,12 +92,7 @@ def load_tables(data: Data) -> Splits:
         ConfigError: where ``datasets`` is not installed, a table is not there, or it has no such
             columns.
     """
-    try:
-        import datasets
-    except ModuleNotFoundError:
-        raise ConfigError(
-            f"data.format={data.format} is read by Hugging Face's datasets: pip install datasets"
-        ) from None
+    datasets = library(f"data.format={data.format}")
     datasets.disable_progress_bars()
     train, others = _load(datasets, data, data.train_path, "data.train_path", "train")
     if data.val_path is not None:

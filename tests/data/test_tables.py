@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -105,6 +106,7 @@ def test_columns_splits_and_labels(image_tree: Path, tmp_path: Path) -> None:
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match="pip install datasets"):
-        load_splits(Data(dataset="custom", format="parquet", train_path="x"), 0)
+    for found in (None, ModuleType("datasets")):  # the second: torchvision's folder, once imported
+        monkeypatch.setitem(sys.modules, "datasets", found)
+        with pytest.raises(ConfigError, match=r"data.format=parquet needs .* pip install datasets"):
+            load_splits(Data(dataset="custom", format="parquet", train_path="x"), 0)

@@ -61,8 +61,8 @@ class Data(Section):
     preload: bool = False
     """Read all files into memory, still encoded, before training; each process has its own copy."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """What to do with a file that does not decode, or has more than 8 bits a value: stop, or take
-    the next image and count it."""
+    """What to do with a file that does not decode, or is of another kind than the first: stop, or
+    take the next image and count it."""
     augment_on: Literal["auto", "loader", "device"] = "auto"
     """Where views are made: by loader processes or on the training device (auto: on a GPU)."""
     fraction: float = Field(-1.0, le=1)

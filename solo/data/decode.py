@@ -170,7 +170,8 @@ def _tiff(content: bytes) -> np.ndarray | None:
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page, series = file.pages[0], file.series[0]
         bands = int(getattr(page, "samplesperpixel", 1))
-        if page.dtype == np.uint8 and bands <= 4 and len(file.pages) == 1:
+        shallow = page.dtype == np.uint8 or int(getattr(page, "bitspersample", 8)) < 8
+        if shallow and bands <= 4 and len(file.pages) == 1:
             return None  # palettes, inks and compressions of all kinds
         try:
             array = series.asarray()

@@ -147,12 +147,15 @@ def test_what_a_layout_is(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "pages.tif", bands(1, 5, 8, 8, high=256), photometric="minisblack")
     tifffile.imwrite(tmp_path / "rgb.tif", deep.transpose(1, 2, 0), photometric="rgb")
     tifffile.imwrite(tmp_path / "planes.tif", deep, planarconfig="separate", photometric="rgb")
+    for mode in ("1", "P", "LA", "CMYK", "RGBA"):
+        grey.convert("L" if mode == "LA" else "RGB").convert(mode).save(tmp_path / f"{mode}.tif")
     np.save(tmp_path / "last.npy", deep.transpose(1, 2, 0).astype(">u2"))
     np.save(tmp_path / "signed.npy", deep.astype(np.int32) - 100)
     for name, expected in (
         ("grey.png", Layout()),
         ("deep.png", Layout(1, True, 0, 65535, False, "uint16")),
         ("pages.tif", Layout(5)),
+        *((f"{mode}.tif", Layout()) for mode in ("1", "P", "LA", "CMYK", "RGBA")),
         ("rgb.tif", Layout(3, True, 0, 65535, False, "uint16")),
         ("planes.tif", Layout(3, True, 0, 65535, False, "uint16")),
         ("last.npy", Layout(3, True, 0, 65535, False, "uint16")),

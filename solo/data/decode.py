@@ -238,8 +238,9 @@ def _scaled(tensor: Tensor, layout: Layout) -> Tensor:
     if not np.isfinite(smallest + largest):
         raise ValueError("it has values that are not finite")
     if not layout.clip and (smallest < -1e-3 or largest > 255 + 1e-3):
+        darkest, brightest = (low + x * (high - low) / 255 for x in (smallest, largest))
         raise ValueError(
-            f"its values go from {float(tensor.min()):g} to {float(tensor.max()):g}, outside "
+            f"its values go from {darkest:g} to {brightest:g}, outside "
             f"[{low:g}, {high:g}]; set ++data.value_range=[low,high], or ++data.clip=true to cut "
             "them"
         )

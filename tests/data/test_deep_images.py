@@ -173,6 +173,14 @@ def test_what_a_layout_is(tmp_path: Path) -> None:
     signed = (tmp_path / "signed.npy").read_bytes()
     with pytest.raises(ConfigError, match=r"its values are int32, from .*data.value_range"):
         layout_of(signed, None, None, False)
+    for kind in (np.uint16, np.uint32, np.int16, np.float64):
+        np.save(tmp_path / "wide.npy", np.array([[3, 900]], kind))
+        wide = (tmp_path / "wide.npy").read_bytes()
+        narrow = layout_of(wide, None, [0, 300], False)
+        with pytest.raises(ValueError, match="its values go from 3 to 900, outside"):
+            decode(wide, narrow)
+        cut = decode(wide, narrow._replace(clip=True)).flatten().tolist()
+        assert cut == pytest.approx([2.55, 255])
     found = decode(signed, layout_of(signed, None, [-100, 65435], False))
     np.testing.assert_allclose(found, deep * (255 / 65535), rtol=1e-5, atol=1e-4)
 

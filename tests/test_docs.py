@@ -48,6 +48,7 @@ def commands() -> Iterator[list[str]]:
 COMMANDS = list(commands())
 RUNS = [words for words in COMMANDS if words[0].startswith("main_")]
 OTHERS = [words for words in COMMANDS if not words[0].startswith("main_")]
+OWN = [words for words in RUNS if "scripts/pretrain/custom" in words]
 
 
 def taken(words: list[str]) -> tuple[dict[str, Any], bool]:
@@ -100,10 +101,13 @@ def test_every_digits_run_that_is_named(
 
 
 @pytest.mark.slow
-def test_own_images_as_the_readme_says(
-    image_tree: Path, tmp_path: Path, command: Callable[..., CompletedProcess[str]]
+@pytest.mark.parametrize("words", OWN, ids=lambda words: " ".join(words)[-70:])
+def test_own_images_as_the_pages_say(
+    words: list[str],
+    image_tree: Path,
+    tmp_path: Path,
+    command: Callable[..., CompletedProcess[str]],
 ) -> None:
-    (words,) = [w for w in RUNS if "scripts/pretrain/custom" in w]
     words = [word.replace("PLACE", str(image_tree)) for word in words]
     small = ["max_epochs=1", "limit_train_batches=1", "optimizer.batch_size=8", "accelerator=cpu"]
     done = command(*words, *small, "devices=1", f"checkpoint.dir={tmp_path}/runs")

@@ -14,22 +14,18 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
-from rich.progress import track
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reproduce import Job, finished, found_in, measure
+from reproduce import Job, finished, found_in, measure, overrides, side_by_side
 
 from solo.report.tables import L0, Measured, Row, Table
 from solo.runs import SavedRun
@@ -205,7 +201,7 @@ def figure(jobs: Sequence[Job]) -> Figure | None:
 
 def main() -> None:
     """Measure what is missing, write what is there."""
-    words = [word for word in sys.argv[1:] if re.match(r"[^-].*=", word)]
+    words = overrides(sys.argv[1:])
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n", 1)[0],
         usage="%(prog)s [options] [key=value …]",
@@ -220,16 +216,12 @@ def main() -> None:
         parser.error(f"--jobs is {options.jobs}; give 1 or more")
     table, work = table_of(options.names), options.work.resolve()
     jobs = [Job(name, 5, work / name.replace(" ", "-")) for name in table.rows]
-    threads = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else None
-    with ThreadPoolExecutor(options.jobs) as pool:
-        running = [pool.submit(attempt, table, job, words, threads) for job in jobs]
-        try:
-            for done in track(as_completed(running), "Training", total=len(running)):
-                done.result()
-                write(seen(jobs), options.out)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+    def run(job: Job, threads: int | None) -> None:
+        attempt(table, job, words, threads)
+
+    for _ in side_by_side(run, jobs, options.jobs):
+        write(seen(jobs), options.out)
     found = seen(jobs)
     print(write(found, options.out), summary(found), sep="\n")
     if (picture := figure(jobs)) is not None:

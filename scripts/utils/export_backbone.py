@@ -66,7 +66,7 @@ def export(source: str, folder: Path) -> None:
     spec = dataset_spec(config.data.dataset)
     mean, std = normalisation(config.data)
     kwargs = without_weights(config.backbone.kwargs)
-    channels = config.data.channels or 3
+    channels = config.data.image_channels
     call = library_call(config.backbone.name, kwargs, *config.view_sizes, channels=channels)
     size = encoder.image_size
     own = getattr(encoder.backbone, "pretrained_cfg", {})

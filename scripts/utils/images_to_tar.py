@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.config import ConfigError
 from solo.data.folders import class_folders
+from solo.data.shards import sample_key
 
 
 def convert(source: str, target: Path, megabytes: float) -> list[Path]:
@@ -32,7 +33,7 @@ def convert(source: str, target: Path, megabytes: float) -> list[Path]:
             follows the first dot.
     """
     images = class_folders(source, "source")
-    keys = [_key(images.names[i]) for i in range(len(images))]
+    keys = [sample_key(images.names[i]) for i in range(len(images))]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ConfigError(f"{source}: two images are called {twice} up to the name's first dot")
@@ -56,11 +57,6 @@ def convert(source: str, target: Path, megabytes: float) -> list[Path]:
                 _add(tar, f"{keys[index]}.cls", os.fsencode(label))
         partial.replace(path)
     return written
-
-
-def _key(name: str) -> str:
-    folder, _, last = name.rpartition("/")
-    return f"{folder}/{last.split('.')[0]}"
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean
@@ -147,11 +147,19 @@ def _call(script: str, *words: str, threads: int | None = None) -> None:
     subprocess.run(command, capture_output=not shown, text=True, check=True, env=environment)
 
 
-def _local(table: Table, jobs: Sequence[Job], words: list[str], at_once: int) -> Iterator[Job]:
-    """Each job as it ends; the first that fails ends the others' waiting."""
+def side_by_side(
+    run: Callable[[Job, int | None], None], jobs: Sequence[Job], at_once: int
+) -> Iterator[Job]:
+    """Each job as it ends; the first that fails ends the others' waiting.
+
+    Args:
+        run: does a job, with so many threads (None: as many as it likes).
+        jobs: to do.
+        at_once: how many at a time.
+    """
     threads = max(1, (os.cpu_count() or 1) // at_once) if at_once > 1 else None
     with ThreadPoolExecutor(at_once) as pool:
-        running = {pool.submit(measure, table, job, words, threads): job for job in jobs}
+        running = {pool.submit(run, job, threads): job for job in jobs}
         try:
             for done in track(as_completed(running), "Training", total=len(running)):
                 done.result()
@@ -215,10 +223,15 @@ def _logged(metric: str, jobs: Sequence[Job]) -> dict[str, list[Metrics]]:
     return drawn
 
 
+def overrides(given: Sequence[str]) -> list[str]:
+    """Words of the form key=value, also after options that take several words."""
+    return [word for word in given if re.match(r"[^-].*=", word)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, write what is there."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    words = [word for word in given if re.match(r"[^-].*=", word)]  # also after --seeds and --rows
+    words = overrides(given)
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n", 1)[0],
         usage="%(prog)s <table> [options] [key=value …]",
@@ -253,7 +266,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in options.seeds or table.seeds
         for name in chosen
     ]
-    ready = _local(table, jobs, words, options.jobs) if options.slurm is None else ()
+
+    def run(job: Job, threads: int | None) -> None:
+        measure(table, job, words, threads)
+
+    ready = side_by_side(run, jobs, options.jobs) if options.slurm is None else ()
     try:
         for _ in ready:
             if not options.no_table:

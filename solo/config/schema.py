@@ -89,6 +89,11 @@ class Data(Section):
     no_labels: bool = False
     """Take every image under train_path, in linked folders too, and train without probes."""
 
+    @property
+    def image_channels(self) -> int:
+        """Of what networks see; known once the images were looked at."""
+        return self.channels or 3
+
     @model_validator(mode="after")
     def _normalisation(self) -> Data:
         if (self.mean is None) != (self.std is None):

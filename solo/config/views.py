@@ -12,6 +12,13 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
+def _in_order(section: Section, low: str, high: str) -> None:
+    """Raises: a fault, where the lower bound of two keys is above the upper."""
+    first, second = getattr(section, low), getattr(section, high)
+    if first > second:
+        raise fault(f"{low} {first} is above {high} {second}; swap them")
+
+
 class RandomResizedCropConfig(Section):
     """Crop a random box and resize it (bicubic) to crop_size."""
 
@@ -24,11 +31,7 @@ class RandomResizedCropConfig(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> RandomResizedCropConfig:
-        if self.crop_min_scale > self.crop_max_scale:
-            raise fault(
-                f"crop_min_scale {self.crop_min_scale} is above crop_max_scale "
-                f"{self.crop_max_scale}; swap them"
-            )
+        _in_order(self, "crop_min_scale", "crop_max_scale")
         return self
 
 
@@ -83,10 +86,7 @@ class ErasingConfig(Chance):
 
     @model_validator(mode="after")
     def _ordered(self) -> ErasingConfig:
-        if self.min_scale > self.max_scale:
-            raise fault(
-                f"min_scale {self.min_scale} is above max_scale {self.max_scale}; swap them"
-            )
+        _in_order(self, "min_scale", "max_scale")
         return self
 
 

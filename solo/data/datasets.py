@@ -96,7 +96,7 @@ def normalisation(data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
     Raises:
         ConfigError: for an unknown data set, or another number of channels.
     """
-    spec, channels = dataset_spec(data.dataset), data.channels or 3
+    spec, channels = dataset_spec(data.dataset), data.image_channels
     if data.mean is None or data.std is None:
         return (spec.mean, spec.std) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
     if len(data.mean) != channels:

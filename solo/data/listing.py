@@ -7,9 +7,9 @@ import hashlib
 import os
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,8 +45,8 @@ def list_images(root: Path, folders: Sequence[str]) -> Listing:
         root: what names are relative to.
         folders: below it, "" for itself.
     """
-    place = _cache(root, folders)
-    known = _remembered(place)
+    note = note_of("listings", [os.path.abspath(root), *folders, *sorted(IMAGE_SUFFIXES)])
+    known = _remembered(note)
     if known is not None:
         return known
     started = time.time()
@@ -60,10 +60,15 @@ def list_images(root: Path, folders: Sequence[str]) -> Listing:
         parts = [[name for name in part if not name.lower().endswith(".npy")] for part in parts]
     names, counts = [name for part in parts for name in part], [len(part) for part in parts]
     listing = Listing(Names.of(names), counts)
-    newest = max((time_ns for time_ns in seen.values()), default=0) / 1e9
+    newest = max(seen.values(), default=0) / 1e9
     if len(names) >= REMEMBERED and newest < started - SETTLED:
-        with contextlib.suppress(OSError):  # a full or read-only home is no reason to stop
-            _remember(place, listing, seen)
+        write_note(
+            note,
+            names=listing.names,
+            counts=np.array(counts),
+            folders=Names.of(seen),
+            times=np.array(list(seen.values())),
+        )
     return listing
 
 
@@ -86,43 +91,49 @@ def _walk(root: Path, folder: Path) -> tuple[list[str], dict[str, int]]:
     return sorted(found), times
 
 
-def cache_folder() -> Path:
-    """Where listings are kept."""
+UNUSABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile)
+"""What a note that is not there, or damaged, raises."""
+
+
+def note_of(kind: str, asked: Iterable[str]) -> Path:
+    """Where the answer to a question is kept.
+
+    Args:
+        kind: the folder, of questions of one kind.
+        asked: all that the answer depends on.
+    """
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "solo"
+    folder = (Path(home) if home else Path.home() / ".cache") / "solo" / kind
+    return folder / f"{hashlib.sha256(os.fsencode(chr(0).join(asked))).hexdigest()[:24]}.npz"
 
 
-def _cache(root: Path, folders: Iterable[str]) -> Path:
-    asked = "\0".join([os.path.abspath(root), *folders, *sorted(IMAGE_SUFFIXES)])
-    name = hashlib.sha256(os.fsencode(asked)).hexdigest()[:24]
-    return cache_folder() / "listings" / f"{name}.npz"
+def write_note(note: Path, **values: Names | np.ndarray) -> None:
+    """Keep an answer; a full or read-only home is no reason to stop."""
+    arrays: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Names):
+            arrays |= {name: value.text, f"{name}_ends": value.ends}
+        else:
+            arrays[name] = value
+    part = note.with_name(f"{note.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez(file, **arrays)
+        os.replace(part, note)  # processes that write at once write the same
 
 
-def _remember(place: Path, listing: Listing, times: dict[str, int]) -> None:
-    places = Names.of(times)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f"{place.name}.{os.getpid()}")
-    with part.open("wb") as file:
-        np.savez(
-            file,
-            text=listing.names.text,
-            ends=listing.names.ends,
-            counts=np.array(listing.counts),
-            folders=places.text,
-            folder_ends=places.ends,
-            times=np.array(list(times.values())),
-        )
-    os.replace(part, place)  # processes that write at once write the same
+def read_names(kept: Mapping[str, np.ndarray], name: str) -> Names:
+    """Names of a note."""
+    return Names(kept[name], kept[f"{name}_ends"])
 
 
-def _remembered(place: Path) -> Listing | None:
+def _remembered(note: Path) -> Listing | None:
     """What is kept there; None where it is not, or any of its folders was changed since."""
-    try:
-        with np.load(place) as kept:
-            folders = Names(kept["folders"], kept["folder_ends"])
-            for index, before in enumerate(kept["times"].tolist()):
-                if os.stat(folders[index]).st_mtime_ns != before:
-                    return None
-            return Listing(Names(kept["text"], kept["ends"]), kept["counts"].tolist())
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
+    with contextlib.suppress(*UNUSABLE), np.load(note) as kept:
+        folders = read_names(kept, "folders")
+        for index, before in enumerate(kept["times"].tolist()):
+            if os.stat(folders[index]).st_mtime_ns != before:
+                return None
+        return Listing(read_names(kept, "names"), kept["counts"].tolist())
+    return None

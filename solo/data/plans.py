@@ -59,21 +59,21 @@ def check_operations(recipes: Sequence[Augmentation], layout: Layout) -> None:
     Raises:
         ConfigError: for colours of images that have none, and levels of deep ones.
     """
+    colours = f"needs red, green and blue, and images have {layout.channels} channels"
     for number, recipe in enumerate(recipes):
         jitter = recipe.color_jitter
-        asked = {
-            "color_jitter.saturation": jitter.chance * jitter.saturation,
-            "color_jitter.hue": jitter.chance * jitter.hue,
-            "grayscale.prob": recipe.grayscale.chance,
-        }
-        if layout.channels == 3:
-            asked = {}
-        why = f"needs red, green and blue, and images have {layout.channels} channels"
+        refused: list[tuple[str, float, str]] = []
+        if layout.channels != 3:
+            refused += [
+                ("color_jitter.saturation", jitter.chance * jitter.saturation, colours),
+                ("color_jitter.hue", jitter.chance * jitter.hue, colours),
+                ("grayscale.prob", recipe.grayscale.chance, colours),
+            ]
         if layout.deep:
-            asked["equalization.prob"] = recipe.equalization.chance
-        for name, value in asked.items():
+            levels = recipe.equalization.chance
+            refused.append(("equalization.prob", levels, "is for images of 8 bits"))
+        for name, value, why in refused:
             if value:
-                why = why if name != "equalization.prob" else "is for images of 8 bits"
                 raise ConfigError(f"augmentations.{number}.{name} {why}; set it to 0")
 
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import io
 import os
 import re
 import tarfile
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import fsspec
@@ -28,7 +25,7 @@ from rich.progress import track
 from torch import Tensor
 
 from solo.config import ConfigError
-from solo.data.listing import cache_folder
+from solo.data.listing import UNUSABLE, note_of, read_names, write_note
 from solo.data.sources import IMAGE_SUFFIXES, EncodedSource, Names
 
 
@@ -69,7 +66,6 @@ class TarSource(EncodedSource):
         )
         """int64 [N, 3]: of each image its shard, first byte and number of bytes."""
         self._open: dict[int, int] = {}
-        self._process = os.getpid()
 
     def read(self, index: int) -> bytes:
         """The member's bytes."""
@@ -78,13 +74,11 @@ class TarSource(EncodedSource):
         if not _is_local(address):
             system, path = url_to_fs(address)
             return system.cat_file(path, start=start, end=start + size)
-        if self._process != os.getpid():  # a loader's: it opens its own
-            self._open, self._process = {}, os.getpid()
         if shard not in self._open:
             if len(self._open) >= OPEN_AT_ONCE:
                 os.close(self._open.pop(next(iter(self._open))))
             self._open[shard] = os.open(address, os.O_RDONLY)
-        return os.pread(self._open[shard], size, start)
+        return os.pread(self._open[shard], size, start)  # has no position that processes share
 
     def size(self, index: int) -> int:
         """The member's."""
@@ -99,7 +93,6 @@ class TarSource(EncodedSource):
         chosen = super().part(indices)
         assert isinstance(chosen, TarSource)
         chosen.places = self.places[indices.numpy()]
-        chosen._open = {}
         return chosen
 
     def __getstate__(self) -> dict[str, object]:
@@ -108,9 +101,6 @@ class TarSource(EncodedSource):
 
 VERSION = ("size", "mtime", "created", "ETag", "etag", "LastModified")
 """What file systems say of a file that changes with it."""
-
-UNUSABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile)
-"""What a note that is not there, or damaged, raises."""
 
 OPEN_AT_ONCE = 64
 """Shards that a process keeps open."""
@@ -201,10 +191,9 @@ def _members(shard: str, key: str) -> Members:
         raise ConfigError(f"{key}: the shard {shard} is not there ({error})") from error
     version = [str(facts.get(name)) for name in VERSION]
     where = os.path.abspath(shard) if _is_local(shard) else shard
-    name = hashlib.sha256(os.fsencode("\0".join([where, *version]))).hexdigest()[:24]
-    note = cache_folder() / "shards" / f"{name}.npz"
+    note = note_of("shards", [where, *version])
     with contextlib.suppress(*UNUSABLE), np.load(note) as kept:
-        names, labels = (Names(kept[part], kept[f"{part}_ends"]) for part in ("names", "labels"))
+        names, labels = read_names(kept, "names"), read_names(kept, "labels")
         return Members(names, kept["starts"], kept["sizes"], labels)
     try:
         with fsspec.open(shard, "rb") as file:
@@ -214,8 +203,7 @@ def _members(shard: str, key: str) -> Members:
             f"{key}: {shard} cannot be read as a tar file without compression ({error}); images "
             "are read at random from it"
         ) from error
-    with contextlib.suppress(OSError):
-        _remember(note, found)
+    write_note(note, **found._asdict())
     return found
 
 
@@ -232,32 +220,16 @@ def _scan(file: io.BufferedReader) -> Members:
             if suffix == ".cls":
                 content = tar.extractfile(member)
                 assert content is not None
-                texts[_key(member.name)] = content.read().decode().strip()
+                texts[sample_key(member.name)] = content.read().decode().strip()
             elif suffix in IMAGE_SUFFIXES and not os.path.basename(member.name).startswith("."):
                 names.append(member.name)
                 places.append((member.offset_data, member.size))
     starts, sizes = np.array(places, dtype=np.int64).reshape(-1, 2).T
-    labels = Names.of(texts.get(_key(name), "") for name in names)
+    labels = Names.of(texts.get(sample_key(name), "") for name in names)
     return Members(Names.of(names), starts, sizes, labels)
 
 
-def _key(name: str) -> str:
+def sample_key(name: str) -> str:
     """What the files of one sample have in common: all up to the first dot of the last part."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.split(".")[0]
-
-
-def _remember(note: Path, found: Members) -> None:
-    note.parent.mkdir(parents=True, exist_ok=True)
-    part = note.with_name(f"{note.name}.{os.getpid()}")
-    with part.open("wb") as file:
-        np.savez(
-            file,
-            names=found.names.text,
-            names_ends=found.names.ends,
-            labels=found.labels.text,
-            labels_ends=found.labels.ends,
-            starts=found.starts,
-            sizes=found.sizes,
-        )
-    os.replace(part, note)

@@ -96,7 +96,7 @@ class SSLMethod(TrainingModule):
         self.normalize = normalize
         rng.seed_global(config.seed, "weights")
         backbone, size = config.backbone, config.view_sizes[0]
-        channels = config.data.channels or 3
+        channels = config.data.image_channels
         self.backbone = build_backbone(
             backbone.name, backbone.kwargs, *config.view_sizes, channels=channels
         )

@@ -135,7 +135,7 @@ class IJEPA(MomentumMethod):
                 f"method ijepa needs views of one size and 2 x 2 patches or more; crop_size is "
                 f"{sorted(sizes)} and the patch {patch[0]} px"
             )
-        channels = self.config.data.channels or 3
+        channels = self.config.data.image_channels
         blank = torch.zeros(1, channels, size, size)  # the loss sees patches, not what pools them
         freeze_unused(network, lambda: network.forward_features(blank))
         self.keep = KeepPatches(network.num_prefix_tokens)

@@ -59,8 +59,7 @@ def attention_maps(network: nn.Module, images: Tensor) -> Tensor | None:
     hook = attention.attn_drop.register_forward_hook(lambda _m, _i, out: caught.append(out))
     fused, attention.fused_attn = attention.fused_attn, False  # else weights are never there
     try:
-        network(images)
-        height, width = feature_maps(network, images[:1]).shape[-2:]
+        height, width = feature_maps(network, images).shape[-2:]
     finally:
         hook.remove()
         attention.fused_attn = fused

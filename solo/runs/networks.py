@@ -179,7 +179,7 @@ def _ours(
     spec = dataset_spec(config.data.dataset)
     size = config.view_sizes[0]
     kwargs = without_weights(config.backbone.kwargs)
-    channels = config.data.channels or 3
+    channels = config.data.image_channels
     network = build_backbone(config.backbone.name, kwargs, *config.view_sizes, channels=channels)
     projector = config.method_kwargs.build_projector(int(network.num_features))  # type: ignore[arg-type]
     for part, module in (("backbone.", network), ("projector.", projector)):

@@ -66,6 +66,8 @@ def view_transform(recipe: Augmentation) -> v2.Transform:
     if missing := sorted([*asked - known, *recipe.extra]):
         raise ValueError(f"the plain pipeline has no {', '.join(missing)}")
     size = recipe.crop_size
+    if isinstance(size, tuple):
+        raise ValueError(f"the plain pipeline is for square views, not {size}")
     bicubic = InterpolationMode.BICUBIC
     steps: list[nn.Module] = []
     if recipe.rrc.enabled:

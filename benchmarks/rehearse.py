@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.recipes import compose
-from solo.config import Config
+from solo.config import Config, sides
 from solo.data import Batch, Normalize
 from solo.data.deferred import Unfinished, defer, finish_views
 from solo.data.operations import NUMBERS
@@ -147,13 +147,13 @@ def unfinished_batch(config: Config) -> Unfinished:
     side = IN_MEMORY.get(config.data.dataset, 256)
     for recipe in config.augmentations:
         count = batch * recipe.num_crops
-        sides = np.full(count, side)
-        plans.append(plan_views(recipe, draw.random((count, NUMBERS)), sides, sides))
+        lengths = np.full(count, side)
+        plans.append(plan_views(recipe, draw.random((count, NUMBERS)), lengths, lengths))
     joined = join_plans(plans)
     crops = []
     if config.data.dataset not in IN_MEMORY:
         crops = [
-            torch.randint(0, 256, (len(p.boxes), 3, p.size, p.size), dtype=torch.uint8)
+            torch.randint(0, 256, (len(p.boxes), 3, *sides(p.size)), dtype=torch.uint8)
             for p in joined
         ]
     labels = torch.zeros(batch, dtype=torch.long)

@@ -22,7 +22,7 @@ from solo.config import ConfigError, RunError
 from solo.config.schema import Data
 from solo.data.datasets import load_splits
 from solo.evaluation import features
-from solo.evaluation.features import Pixels, extract, pixel_side
+from solo.evaluation.features import Pixels, extract, pixel_size
 from solo.evaluation.training import TrainedProbe
 from solo.linear import resolve_linear
 from solo.losses import supervised_loss
@@ -325,8 +325,8 @@ def test_raw_pixels_that_would_not_fit(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """ImageNet-100 at 224 px would be 76 GB: they are shrunk, or left out, and it is said."""
-    assert pixel_side(126_689, 224) == 26 and pixel_side(1797, 8) == 8
-    assert pixel_side(10_000_000, 224) == 0
+    assert pixel_size(126_689, 224) == 26 and pixel_size(1797, 8) == 8
+    assert pixel_size(10_000_000, 224) is None
     train = 1437 * 3 * 4
     few = {"shots": [1], "draws": 1}
     x = extract(Pixels(32, True, 8), load_splits(Data(), 0).val)

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.backbones import LibraryCall, has_small_stem, library_call, without_weights
-from solo.config import RunError
+from solo.config import RunError, sides
 from solo.data.datasets import dataset_spec, normalisation
 from solo.runs.networks import load_encoder
 
@@ -71,7 +71,7 @@ def export(source: str, folder: Path) -> None:
     size = encoder.image_size
     own = getattr(encoder.backbone, "pretrained_cfg", {})
     described = {
-        "input_size": [channels, size, size],
+        "input_size": [channels, *sides(size)],
         "mean": mean,
         "std": std,
         "crop_pct": 1.0 if spec.whole else 0.875,

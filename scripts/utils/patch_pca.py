@@ -27,7 +27,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from solo.config import RunError
+from solo.config import RunError, sides
 from solo.data.decode import UNREADABLE, decode, layout_of, reason_of
 from solo.data.folders import unlabelled_tree
 from solo.evaluation.encoders import Encoder
@@ -175,7 +175,7 @@ def draw(options: argparse.Namespace) -> str:
     if options.square:
         side = min(min(image.size) for image in found)
         found = [_centre(image, side) for image in found]
-    short, multiple = options.size or encoder.image_size, multiple_of(encoder)
+    short, multiple = options.size or min(sides(encoder.image_size)), multiple_of(encoder)
     images = [fitted(image, short, multiple) for image in found]
     maps, attention = look(encoder, images)
     columns = torch.cat([m.flatten(1) for m in maps], dim=1)  # [C, places of all images]

@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo.backbones.fitting import fit
-from solo.config import ConfigError, unknown_name
+from solo.config import ConfigError, Size, in_pixels, sides, unknown_name
 
 # Images up to this side get the 3x3 stem (ResNets) and small patches (ViTs).
 SMALL_IMAGE = 32
@@ -33,7 +33,7 @@ def torchvision_resnets() -> list[str]:
 
 
 def build_backbone(
-    name: str, kwargs: dict[str, Any], image_size: int, *more_sizes: int, channels: int = 3
+    name: str, kwargs: dict[str, Any], image_size: Size, *more_sizes: Size, channels: int = 3
 ) -> nn.Module:
     """Build a backbone without a classification head.
 
@@ -46,7 +46,7 @@ def build_backbone(
     Args:
         name: resnet18, vit_small, convnext_tiny, or any timm model name.
         kwargs: for the constructor.
-        image_size: side of the (global) views, in pixels.
+        image_size: of the (global) views: the side in pixels, or height and width.
         more_sizes: of the other views.
         channels: of the images; published weights are spread over other than three as timm does.
 
@@ -64,7 +64,7 @@ def build_backbone(
 
 
 @contextlib.contextmanager
-def _told(name: str, kwargs: dict[str, Any], image_size: int) -> Iterator[None]:
+def _told(name: str, kwargs: dict[str, Any], image_size: Size) -> Iterator[None]:
     """Faults of building, as a user of a config reads them."""
     try:
         yield
@@ -73,11 +73,11 @@ def _told(name: str, kwargs: dict[str, Any], image_size: int) -> Iterator[None]:
     except Exception as error:  # whatever a constructor can raise
         raise ConfigError(
             f"The backbone {name} cannot be built with backbone.kwargs {kwargs} "
-            f"for {image_size} px images: {error}"
+            f"for {in_pixels(image_size)} images: {error}"
         ) from error
 
 
-def _make(library: str, model: str, arguments: dict[str, Any], image_size: int) -> nn.Module:
+def _make(library: str, model: str, arguments: dict[str, Any], image_size: Size) -> nn.Module:
     if library == "torchvision":
         known = {key: value for key, value in arguments.items() if key != "in_chans"}
         network = torchvision.models.get_model(model, **known)
@@ -87,7 +87,7 @@ def _make(library: str, model: str, arguments: dict[str, Any], image_size: int) 
         network.group_matcher = _resnet_layers
     else:
         network = timm.create_model(model, **arguments)
-    if image_size <= SMALL_IMAGE:
+    if max(sides(image_size)) <= SMALL_IMAGE:
         _shrink_stem(network)
     made: nn.Module = network
     return made
@@ -117,7 +117,7 @@ class LibraryCall(NamedTuple):
 
 
 def library_call(
-    name: str, kwargs: dict[str, Any], image_size: int, *more_sizes: int, channels: int = 3
+    name: str, kwargs: dict[str, Any], image_size: Size, *more_sizes: Size, channels: int = 3
 ) -> LibraryCall:
     """How :func:`build_backbone` asks for a network.
 
@@ -139,13 +139,13 @@ def library_call(
 
 
 def _named(
-    name: str, kwargs: dict[str, Any], image_size: int
+    name: str, kwargs: dict[str, Any], image_size: Size
 ) -> tuple[Literal["timm", "torchvision"], str, dict[str, Any]]:
     if name in torchvision_resnets():
         return "torchvision", name, dict(kwargs)
     arguments: dict[str, Any] = {"num_classes": 0, **kwargs}
     if name in VIT_NAMES:
-        arguments.setdefault("patch_size", 4 if image_size <= SMALL_IMAGE else 16)
+        arguments.setdefault("patch_size", 4 if max(sides(image_size)) <= SMALL_IMAGE else 16)
     timm_name = VIT_NAMES.get(name, name)
     if not timm.is_model(timm_name):
         raise unknown_name(
@@ -278,7 +278,7 @@ def without_weights(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in sources}
 
 
-def has_blocks(network: nn.Module, image_size: int, channels: int = 3) -> bool:
+def has_blocks(network: nn.Module, image_size: Size, channels: int = 3) -> bool:
     """Whether :func:`last_two_cls` works: timm's ViTs and their kin.
 
     Others too have parts of that name (MobileNetV3's stages are ``blocks``), so it is tried, on
@@ -289,7 +289,7 @@ def has_blocks(network: nn.Module, image_size: int, channels: int = 3) -> bool:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             device = next(network.parameters()).device
-            images = torch.empty(2, channels, image_size, image_size, device=device)
+            images = torch.empty(2, channels, *sides(image_size), device=device)
             _, tokens = last_two_cls(network, images)
         return tokens.dim() == 2
     except Exception:  # whatever a network without tokens does

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from solo.config import ConfigError
+from solo.config import ConfigError, Size, in_pixels, sides, square
 
 Make = Callable[[dict[str, Any]], nn.Module]
 Way = tuple[dict[str, Any], nn.Module]
@@ -20,6 +20,9 @@ Way = tuple[dict[str, Any], nn.Module]
 
 FAR = 128
 """How far, in pixels, sizes are looked for that a network takes."""
+
+STEPS = (8, 16, 32, 64)
+"""What sides of views that are not square are made multiples of, together."""
 
 
 class Fit(NamedTuple):
@@ -29,7 +32,7 @@ class Fit(NamedTuple):
     features: int
 
 
-def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[int], channels: int = 3) -> Fit:
+def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[Size], channels: int = 3) -> Fit:
     """Find arguments for views of these sizes.
 
     Constructors that know them are given the image size, and leave to change it from view to view;
@@ -38,7 +41,7 @@ def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[int], channels: i
     Args:
         make: arguments to the network.
         arguments: those that are given in any case.
-        sizes: sides of the views in pixels, the global ones' first.
+        sizes: of the views, the global ones' first.
         channels: of the images.
 
     Raises:
@@ -55,24 +58,24 @@ def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[int], channels: i
             return found
     if _first(networks, [first], channels)[0] is None:
 
-        def taken(size: int) -> bool:
+        def taken(size: Size) -> bool:
             return _first(_ways(make, arguments, size), [size], channels)[0] is not None
 
         raise ConfigError(
-            f"it does not take images of {first} px ({reason}); {_nearest(taken, first)}"
+            f"it does not take images of {in_pixels(first)} ({reason}); {_nearest(taken, first)}"
         )
 
-    def beside(size: int) -> bool:
+    def beside(size: Size) -> bool:
         return _first(networks, [first, size], channels)[0] is not None
 
     odd = next((size for size in rest if not beside(size)), rest[-1])
     raise ConfigError(
-        f"with images of {first} px it takes no views of {odd} px ({reason}); "
+        f"with images of {in_pixels(first)} it takes no views of {in_pixels(odd)} ({reason}); "
         f"{_nearest(beside, odd)}"
     )
 
 
-def _ways(make: Make, arguments: dict[str, Any], size: int) -> Iterator[Way]:
+def _ways(make: Make, arguments: dict[str, Any], size: Size) -> Iterator[Way]:
     """What can be built, the arguments by themselves first.
 
     Raises:
@@ -96,7 +99,7 @@ def _ways(make: Make, arguments: dict[str, Any], size: int) -> Iterator[Way]:
         raise fault
 
 
-def _first(networks: Iterable[Way], sizes: Sequence[int], channels: int) -> tuple[Fit | None, str]:
+def _first(networks: Iterable[Way], sizes: Sequence[Size], channels: int) -> tuple[Fit | None, str]:
     """The first way in which all sizes go, or why the last does not."""
     reason = "no constructor for it"
     for chosen, network in networks:
@@ -111,14 +114,14 @@ def _first(networks: Iterable[Way], sizes: Sequence[int], channels: int) -> tupl
     return None, reason
 
 
-def _width(network: nn.Module, channels: int, size: int) -> int:
+def _width(network: nn.Module, channels: int, size: Size) -> int:
     """Of the features of two images.
 
     Raises:
         ValueError: where they are no matrix.
     """
     with torch.no_grad():
-        features = network(torch.empty(2, channels, size, size, device="meta"))
+        features = network(torch.empty(2, channels, *sides(size), device="meta"))
     if not isinstance(features, Tensor):
         raise ValueError(f"it gives a {type(features).__name__}, not one tensor of features")
     if features.ndim != 2 or len(features) != 2:
@@ -126,10 +129,31 @@ def _width(network: nn.Module, channels: int, size: int) -> int:
     return features.shape[1]
 
 
-def _nearest(takes: Callable[[int], bool], size: int) -> str:
-    """The sizes next to one that is not taken, in words; multiples of 8 are looked at."""
-    below = range((size - 1) // 8 * 8, max(7, size - FAR), -8)
-    above = range(size // 8 * 8 + 8, size + FAR + 1, 8)
-    found = [next(filter(takes, side), None) for side in (below, above)]
-    known = " and ".join(str(value) for value in found if value is not None)
-    return f"the nearest that it takes: {known} px" if known else "no size near it is taken"
+def _nearest(takes: Callable[[Size], bool], size: Size) -> str:
+    """The sizes next to one that is not taken, in words."""
+    known = [next(filter(takes, some), None) for some in (_below(size), _above(size))]
+    words = " and ".join(in_pixels(found) for found in known if found is not None)
+    return f"the nearest that it takes: {words}" if words else "no size near it is taken"
+
+
+def _below(size: Size) -> list[Size]:
+    """Smaller sizes to try, the nearest first: sides that are multiples of one number."""
+    if isinstance(size, int):
+        return list(range((size - 1) // 8 * 8, max(7, size - FAR), -8))
+    steps = ((step, back) for back in (0, 1) for step in STEPS)
+    found = {tuple(side // step * step - back * step for side in size) for step, back in steps}
+    return _others(found, size)
+
+
+def _above(size: Size) -> list[Size]:
+    """Larger ones."""
+    if isinstance(size, int):
+        return list(range(size // 8 * 8 + 8, size + FAR + 1, 8))
+    steps = ((step, on) for on in (0, 1) for step in STEPS)
+    found = {tuple(-(-side // step) * step + on * step for side in size) for step, on in steps}
+    return _others(found, size)
+
+
+def _others(found: Iterable[tuple[int, ...]], size: tuple[int, int]) -> list[Size]:
+    near = sorted(found, key=lambda other: sum(abs(a - b) for a, b in zip(other, size)))
+    return [square((a, b)) for a, b in near if min(a, b) >= 8 and (a, b) != size]

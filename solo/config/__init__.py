@@ -9,7 +9,7 @@ key, the value that was given and what to write in its place.
 from solo.config.resolve import check, declared_keys, plain_tree, resolve, unknown_name
 from solo.config.schema import Config, RunConfig
 from solo.config.section import ConfigError, RunError, Section, fault
-from solo.config.views import Augmentation
+from solo.config.views import Augmentation, Size, in_pixels, sides, square
 
 __all__ = [
     "Augmentation",
@@ -18,10 +18,14 @@ __all__ = [
     "RunConfig",
     "RunError",
     "Section",
+    "Size",
     "check",
     "declared_keys",
     "fault",
+    "in_pixels",
     "plain_tree",
     "resolve",
+    "sides",
+    "square",
     "unknown_name",
 ]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from solo.config.schema import Backbone, Optimizer, RunConfig, Scheduler
 from solo.config.section import Section
-from solo.config.views import Augmentation, Chance, Positive, RandomResizedCropConfig
+from solo.config.views import Augmentation, Chance, Pixels, Positive, RandomResizedCropConfig
 
 
 class FewShot(Section):
@@ -81,8 +81,9 @@ class LinearConfig(RunConfig):
     two blocks."""
     norm: Literal["none", "layer"] = "none"
     """LayerNorm of the features before the linear layer (modes linear and finetune)."""
-    image_size: Positive | None = None
-    """Side of the images that the network sees; a run's own (or timm's) without it."""
+    image_size: Pixels | None = None
+    """Side of the images that the network sees, or height and width; a run's own (or timm's)
+    without it."""
     l2: float = Field(1.0, ge=0)
     """Weight of ||W||^2 / 2 beside the summed cross-entropy of few_shot and fast, on standardised
     features."""

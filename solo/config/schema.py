@@ -15,6 +15,7 @@ from solo.config.views import (
     ColorJitterConfig,
     Positive,
     RandomResizedCropConfig,
+    Size,
 )
 
 
@@ -390,6 +391,6 @@ class Config(RunConfig):
         return self.method
 
     @property
-    def view_sizes(self) -> list[int]:
-        """Sides of the views in pixels, a recipe each: what the backbone has to take."""
+    def view_sizes(self) -> list[Size]:
+        """Sizes of the views, a recipe each: what the backbone has to take."""
         return [recipe.crop_size for recipe in self.augmentations]

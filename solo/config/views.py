@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from solo.config.section import Section, fault
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Size = int | tuple[int, int]
+"""Of images, in pixels: the side of square ones, or height and width."""
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def square(size: Size) -> Size:
+    """A single number where height and width are equal."""
+    height, width = sides(size)
+    return height if height == width else (height, width)
+
+
+Pixels = Annotated[Positive | tuple[Positive, Positive], AfterValidator(square)]
+
+
+def in_pixels(size: Size) -> str:
+    """In words: 32 px, or 32 x 64 px."""
+    height, width = sides(size)
+    return f"{height} px" if height == width else f"{height} x {width} px"
 
 
 def _in_order(section: Section, low: str, high: str) -> None:
@@ -121,7 +143,16 @@ class Augmentation(Section):
     """Your own operations, done last: package.module.name of a function (images, numbers) ->
     images, or of a class of such objects. Images are float32 [n, 3, H, W] in [0, 255]; numbers,
     float32 [n, 16] uniform in [0, 1], are each view's own: the only randomness to use."""
-    crop_size: Positive = 224
-    """Side of the view, in pixels."""
+    crop_size: Pixels = 224
+    """Side of the view, in pixels, or its height and width: [64, 128]."""
     num_crops: Positive = 2
     """How many views of this kind each image gives."""
+
+    @model_validator(mode="after")
+    def _square_to_turn(self) -> Augmentation:
+        if self.quarter_turns.chance and isinstance(self.crop_size, tuple):
+            raise fault(
+                f"quarter_turns need a square view, and crop_size is {list(self.crop_size)}; set "
+                "quarter_turns.prob=0"
+            )
+        return self

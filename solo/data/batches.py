@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from solo import rng
-from solo.config import Augmentation
+from solo.config import Augmentation, Size, sides
 from solo.data.deferred import Unfinished, defer, make_views
 from solo.data.plans import ViewPlan, grouped, join_plans, numbers_of, plan_views
 from solo.data.sources import BadImageError, ImageSource
@@ -205,10 +205,10 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         return Loaded(files, torch.tensor([i for _, i in found]), heights, widths, skipped)
 
     def _views(self, loaded: Loaded, recipe: Augmentation, uniforms: np.ndarray) -> Tensor:
-        """[num_crops, B, C, size, size], made in parts that stay in the cache."""
+        """[num_crops, B, C, H, W], made in parts that stay in the cache."""
         count, parts = len(uniforms), []
         heights, widths = loaded.sizes(count)
-        step = max(8, CPU_PIXELS // recipe.crop_size**2)
+        step = max(8, CPU_PIXELS // math.prod(sides(recipe.crop_size)))
         for start in range(0, count, step):
             rows = slice(start, start + step)
             plan = plan_views(recipe, uniforms[rows], heights[rows], widths[rows])
@@ -245,17 +245,18 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
 
 def join_resolutions(views: Sequence[Tensor]) -> list[Tensor]:
     """Views of each recipe [V, B, C, H, W] -> of each resolution, the first recipe's first."""
-    groups = grouped(views, lambda part: part.shape[-1])
+    groups = grouped(views, lambda part: (part.shape[-2], part.shape[-1]))
     return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in groups]
 
 
 def _crop_files(images: Sequence[Tensor], plan: ViewPlan) -> Tensor:
-    """Images of different sizes, [C, H, W], in turn: -> [n, C, size, size] of their type."""
+    """Images of different sizes, [C, H, W], in turn: -> [n, C, h, w] of their type."""
     channels, kind = len(images[0]), images[0].dtype
-    result = torch.empty(len(plan.boxes), channels, plan.size, plan.size, dtype=kind)
+    size = list(sides(plan.size))
+    result = torch.empty(len(plan.boxes), channels, *size, dtype=kind)
     for i, (top, left, height, width) in enumerate(plan.boxes.tolist()):
         box = images[i % len(images)][:, top : top + height, left : left + width]
-        crop = TF.resize(box, [plan.size, plan.size], InterpolationMode.BICUBIC, antialias=True)
+        crop = TF.resize(box, size, InterpolationMode.BICUBIC, antialias=True)
         result[i] = crop.flip(-1) if plan.flip[i] else crop
     return result
 
@@ -267,11 +268,11 @@ class ValidationViews(Dataset[Batch]):
     """
 
     def __init__(
-        self, source: ImageSource, crop_size: int, whole: bool, skip_bad: bool = False
+        self, source: ImageSource, size: Size, whole: bool, skip_bad: bool = False
     ) -> None:
         self.source = source
-        self.crop_size, self.skip_bad = crop_size, skip_bad
-        self.transform = validation_transform(crop_size, whole)
+        self.size, self.skip_bad = size, skip_bad
+        self.transform = validation_transform(size, whole)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -286,7 +287,7 @@ class ValidationViews(Dataset[Batch]):
             made = [self._view(key.image) for key in keys]
             layout = self.source.layout
             kind = torch.float32 if layout.deep else torch.uint8
-            black = torch.zeros(layout.channels, self.crop_size, self.crop_size, dtype=kind)
+            black = torch.zeros(layout.channels, *sides(self.size), dtype=kind)
             views = torch.stack([black if view is None else view for view in made])
             unread = [view is None for view in made]
         labels = self.source.labels[indices]

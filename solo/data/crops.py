@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.config import Augmentation
+from solo.config import Augmentation, Size, sides
 from solo.data.operations.base import separable
 
 # Which of a view's random numbers decides what.
@@ -22,8 +22,8 @@ def crop_boxes(
 ) -> np.ndarray:
     """The box of each view: top, left, height and width, [n, 4].
 
-    The laws are torchvision's: area uniform, aspect ratio log-uniform in [3/4, 4/3], up to ten
-    tries, else the largest centred box.
+    The laws are torchvision's: area uniform, aspect ratio log-uniform in [3/4, 4/3] (of a view
+    that is not square: times the view's own), up to ten tries, else the largest centred box.
 
     Args:
         recipe: one entry of ``augmentations``.
@@ -36,7 +36,9 @@ def crop_boxes(
         return np.stack((zeros, zeros, heights, widths), axis=1)
     low, high = recipe.rrc.crop_min_scale, recipe.rrc.crop_max_scale
     area = (heights * widths)[:, None] * (low + (high - low) * u[:, AREA])
-    log_ratios = np.log(ASPECT_RATIOS)
+    tall, wide = sides(recipe.crop_size)
+    narrowest, broadest = (ratio * wide / tall for ratio in ASPECT_RATIOS)
+    log_ratios = np.log((narrowest, broadest))
     ratio = np.exp(log_ratios[0] + (log_ratios[1] - log_ratios[0]) * u[:, RATIO])
     width = np.round(np.sqrt(area * ratio)).astype(np.int64)
     height = np.round(np.sqrt(area / ratio)).astype(np.int64)
@@ -45,15 +47,15 @@ def crop_boxes(
     width, height = (np.take_along_axis(x, first, axis=1)[:, 0] for x in (width, height))
     # Where no try fits: the whole image, cut to an allowed ratio, in the middle.
     none = ~fits.any(axis=1)
-    widest = np.minimum(widths, np.round(heights * ASPECT_RATIOS[1])).astype(np.int64)
-    tallest = np.minimum(heights, np.round(widths / ASPECT_RATIOS[0])).astype(np.int64)
+    widest = np.minimum(widths, np.round(heights * broadest)).astype(np.int64)
+    tallest = np.minimum(heights, np.round(widths / narrowest)).astype(np.int64)
     width, height = np.where(none, widest, width), np.where(none, tallest, height)
     top = np.where(none, (heights - height) // 2, u[:, TOP] * (heights - height + 1))
     left = np.where(none, (widths - width) // 2, u[:, LEFT] * (widths - width + 1))
     return np.stack((top.astype(np.int64), left.astype(np.int64), height, width), axis=1)
 
 
-def crop_and_resize(images: Tensor, boxes: np.ndarray, flip: np.ndarray, size: int) -> Tensor:
+def crop_and_resize(images: Tensor, boxes: np.ndarray, flip: np.ndarray, size: Size) -> Tensor:
     """Crop each image's box, resize it (bicubic, antialiased) and flip it where ``flip`` says.
 
     Resampling is separable and linear: one small matrix an axis and image, so that the whole
@@ -66,12 +68,13 @@ def crop_and_resize(images: Tensor, boxes: np.ndarray, flip: np.ndarray, size: i
         size: of the view.
 
     Returns:
-        float32 [n, C, size, size], not clamped.
+        float32 [n, C, h, w], not clamped.
     """
     height, width = images.shape[-2:]
     top, left, tall, wide = torch.from_numpy(boxes).to(images.device, torch.float32).unbind(1)
-    rows = _resampling(top, tall, height, size)
-    columns = _resampling(left, wide, width, size)
+    view_height, view_width = sides(size)
+    rows = _resampling(top, tall, height, view_height)
+    columns = _resampling(left, wide, width, view_width)
     flipped = np.flatnonzero(flip)
     if len(flipped):
         index = torch.from_numpy(flipped).to(images.device)

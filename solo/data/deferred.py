@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from solo import kernels
+from solo.config import sides
 from solo.data.packing import Packed, pack
 from solo.data.plans import ViewPlan
 
@@ -16,7 +17,7 @@ class Unfinished(NamedTuple):
     """A batch of B images whose views are still to be made.
 
     ``plans``: for each size, of V B views, view by view; ``crops``: for each
-    [V B, C, size, size], or none where the device holds the images; ``packed``: the plans for
+    [V B, C, H, W], or none where the device holds the images; ``packed``: the plans for
     kernels, None where those do not know them; ``labels``, ``indices`` and ``skipped``: as in
     ``Batch``.
     """
@@ -54,7 +55,7 @@ def finish_views(unfinished: Unfinished, images: Tensor | None) -> list[Tensor]:
         images: the whole data set there, or None where the batch brings its crops.
 
     Returns:
-        For each size [V, B, C, size, size], uint8 or, of deep images, float32.
+        For each size [V, B, C, H, W], uint8 or, of deep images, float32.
     """
     packed, count = unfinished.packed, len(unfinished.indices)
     if packed is not None and kernels.usable(packed.numbers):
@@ -70,7 +71,7 @@ def finish_views(unfinished: Unfinished, images: Tensor | None) -> list[Tensor]:
 
 
 def _coloured(crops: Tensor, plan: ViewPlan) -> Tensor:
-    """[n, C, size, size] of either type: done what is planned."""
+    """[n, C, H, W] of either type: done what is planned."""
     return plan.finish(crops.float(), deep=crops.dtype != torch.uint8)
 
 
@@ -83,7 +84,7 @@ def _by_kernels(unfinished: Unfinished, packed: Packed, images: Tensor | None) -
             unfinished.crops[number] if images is None else images,
             None if images is None else unfinished.indices,
             numbers,
-            plan.size,
+            sides(plan.size)[0],
             blurs=packed.blurs[number],
             equalizes=packed.equalizes[number],
         )
@@ -94,7 +95,7 @@ def _by_kernels(unfinished: Unfinished, packed: Packed, images: Tensor | None) -
 
 
 def make_views(images: Tensor, plan: ViewPlan) -> Tensor:
-    """uint8 [n, 1 or 3, H, W] -> uint8 [n, 3, size, size]."""
+    """uint8 [n, 1 or 3, H, W] -> uint8 [n, 3, h, w]."""
     cropped = plan.crop(images)
     if not plan.turns:  # grey images stay in one channel up to here
         return plan.finish(cropped).expand(-1, 3, -1, -1)

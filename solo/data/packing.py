@@ -42,13 +42,14 @@ class Packed(NamedTuple):
 
 
 def pack(plans: Sequence[ViewPlan]) -> Packed | None:
-    """None where the kernels do not know an operation, or not in this order."""
+    """None where the kernels do not know an operation, or not in this order, or for views that are
+    not square."""
     parts = []
     for plan in plans:
         numbers = np.zeros((len(plan.boxes), rows.NUMBERS), np.float32)
         numbers[:, rows.TOP : rows.WIDTH + 1] = plan.boxes
         numbers[:, rows.FLIP] = plan.flip
-        if not _pack_turns(plan.turns, numbers):
+        if isinstance(plan.size, tuple) or not _pack_turns(plan.turns, numbers):
             return None
         parts.append(numbers)
     blurs, equalizes = (

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.config import Augmentation, ConfigError
+from solo.config import Augmentation, ConfigError, Size
 from solo.data.crops import FLIP, crop_and_resize, crop_boxes
 from solo.data.decode import Layout
 from solo.data.operations import NUMBERS, OPERATIONS, Turn, extra
@@ -29,17 +29,17 @@ Part = TypeVar("Part")
 class ViewPlan:
     """Parameters of n views of one size.
 
-    ``size``: of the views, in pixels; ``boxes``: [n, 4], top, left, height and width of the crop;
+    ``size``: of the views; ``boxes``: [n, 4], top, left, height and width of the crop;
     ``flip``: bool [n]; ``turns``: what operations do, in order.
     """
 
-    size: int
+    size: Size
     boxes: np.ndarray
     flip: np.ndarray
     turns: list[Turn]
 
     def crop(self, images: Tensor) -> Tensor:
-        """uint8 or float [n, C, H, W] -> float32 [n, C, size, size], not clamped."""
+        """uint8 or float [n, C, H, W] -> float32 [n, C, h, w], not clamped."""
         return crop_and_resize(images, self.boxes, self.flip, self.size)
 
     def finish(self, images: Tensor, deep: bool = False) -> Tensor:
@@ -100,9 +100,9 @@ def plan_views(
     )
 
 
-def grouped(parts: Iterable[Part], size: Callable[[Part], int]) -> list[list[Part]]:
+def grouped(parts: Iterable[Part], size: Callable[[Part], Size]) -> list[list[Part]]:
     """What each recipe gives, by the size of its views, the first recipe's first."""
-    by_size: dict[int, list[Part]] = {}
+    by_size: dict[Size, list[Part]] = {}
     for part in parts:
         by_size.setdefault(size(part), []).append(part)
     return list(by_size.values())

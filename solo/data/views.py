@@ -8,26 +8,47 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from solo.config import Size, sides
 
 BICUBIC = InterpolationMode.BICUBIC
 
 
-def validation_transform(crop_size: int, whole: bool) -> v2.Transform:
-    """[..., H, W] -> [..., crop_size, crop_size] of the same type, without randomness.
+class CentreCrop(nn.Module):
+    """[..., H, W] -> [..., h, w]: the middle 7/8 of the image, as much as the view's shape allows.
+
+    For 224 px, the shorter side becomes 256 px (bicubic, antialiased) and the middle is cut out.
+    """
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.size = sides(size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Of the same type."""
+        (tall, wide), (height, width) = self.size, images.shape[-2:]
+        if tall * width > wide * height:  # the image is broader than the view
+            short = round(tall * 8 / 7)
+            resized = [short, int(short * width / height)]
+        else:
+            short = round(wide * 8 / 7)
+            resized = [int(short * height / width), short]
+        images = TF.resize(images, resized, BICUBIC, antialias=True)
+        cropped: Tensor = TF.center_crop(images, list(self.size))
+        return cropped
+
+
+def validation_transform(size: Size, whole: bool) -> nn.Module:
+    """[..., H, W] -> [..., h, w] of the same type, without randomness.
 
     Args:
-        crop_size: side of the result (the first recipe's view).
-        whole: take the whole image (sets of small images); else the centre crop of a resize to
-            8/7 of crop_size, 256 for 224.
+        size: of the result (the first recipe's view).
+        whole: take the whole image (sets of small images); else the :class:`CentreCrop`.
     """
     if whole:
-        return v2.Resize((crop_size, crop_size), interpolation=BICUBIC, antialias=True)
-    return v2.Compose(
-        [
-            v2.Resize(round(crop_size * 8 / 7), interpolation=BICUBIC, antialias=True),
-            v2.CenterCrop(crop_size),
-        ]
-    )
+        return v2.Resize(sides(size), interpolation=BICUBIC, antialias=True)
+    return CentreCrop(size)
 
 
 class Normalize(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone, has_blocks, last_two_cls, without_weights
-from solo.config import Config, ConfigError
+from solo.config import Config, ConfigError, Size, sides
 from solo.data import Normalize
 
 FeatureName = Literal["backbone", "projector", "last_two_cls"]
@@ -20,7 +20,7 @@ class Encoder(nn.Module):
     Args:
         backbone: maps normalised images to [N, num_features].
         normalize: images to the network's input.
-        image_size: side of the images it is made for.
+        image_size: of the images it is made for.
         whole: small images, taken whole; otherwise the centre crop of a larger one.
         projector: maps the backbone's features to embeddings, where there is one.
         features: what comes out.
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
         self,
         backbone: nn.Module,
         normalize: Normalize,
-        image_size: int,
+        image_size: Size,
         whole: bool,
         projector: nn.Module | None,
         features: FeatureName,
@@ -95,8 +95,10 @@ class Encoder(nn.Module):
 
     def blank(self) -> Tensor:
         """A black image, [1, C, H, W] uint8."""
-        side, where = self.image_size, next(self.parameters()).device
-        return torch.zeros(1, self.channels, side, side, dtype=torch.uint8, device=where)
+        where = next(self.parameters()).device
+        return torch.zeros(
+            1, self.channels, *sides(self.image_size), dtype=torch.uint8, device=where
+        )
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from solo.config import Size, sides, square
 from solo.data.batches import Batch, ValidationSampler, ValidationViews
 from solo.data.sources import ImageSource
 from solo.evaluation.encoders import Encoder
@@ -34,25 +35,25 @@ def device() -> torch.device:
 
 
 class Pixels(nn.Module):
-    """What a network has to beat: raw pixels as features, [N, C, H, W] -> [N, C s s].
+    """What a network has to beat: raw pixels as features, [N, C, H, W] -> [N, C h w].
 
     Args:
-        image_size: side of the images that it is given.
+        image_size: of the images that it is given.
         whole: see :class:`Encoder`.
-        side: s, to which they are shrunk.
+        size: h and w, to which they are shrunk.
     """
 
     name = "raw pixels"
 
-    def __init__(self, image_size: int, whole: bool, side: int) -> None:
+    def __init__(self, image_size: Size, whole: bool, size: Size) -> None:
         super().__init__()
-        self.image_size, self.whole, self.side = image_size, whole, side
+        self.image_size, self.whole, self.size = image_size, whole, size
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels as features in [0, 1]."""
         x = images.float()
-        if self.side != self.image_size:
-            x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True)
+        if self.size != self.image_size:
+            x = F.interpolate(x, sides(self.size), mode="bilinear", antialias=True)
         return x.flatten(1) / 255
 
 
@@ -113,11 +114,16 @@ def extract(encoder: Encoder | Pixels, source: ImageSource, **options: object) -
     return FeatureSet(x, y) if bool(present.all()) else FeatureSet(x[present], y[present])
 
 
-def pixel_side(images: int, image_size: int, channels: int = 3) -> int:
-    """The largest side at which the raw pixels of so many images stay below 1 GiB, 0 for none.
+def pixel_size(images: int, image_size: Size, channels: int = 3) -> Size | None:
+    """The largest size at which the raw pixels of so many images stay below 1 GiB, None for none.
 
     Raw pixels of ImageNet-100 at 224 px are 76 GB; shrunk to 26 px they are 1 GB. Below 8 px
     nothing is left to compare with.
     """
-    side = min(image_size, math.isqrt(MOST_PIXEL_BYTES // (images * channels * 4)))
-    return side if side >= min(8, image_size) else 0
+    height, width = sides(image_size)
+    most = MOST_PIXEL_BYTES / (images * channels * 4)
+    if most >= height * width:
+        return image_size
+    scale = math.sqrt(most / (height * width))
+    shrunk = int(height * scale), int(width * scale)
+    return square(shrunk) if min(shrunk) >= min(8, height, width) else None

@@ -7,13 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
-from solo.config import ConfigError
+from solo.config import ConfigError, in_pixels
 from solo.config.evaluation import LinearConfig
 from solo.config.schema import Data
 from solo.data.datasets import dataset_spec, label_facts, load_splits
 from solo.data.sources import Splits, labelled_part
 from solo.evaluation.encoders import Encoder, untrained
-from solo.evaluation.features import FeatureSet, Pixels, device, extract, pixel_side
+from solo.evaluation.features import FeatureSet, Pixels, device, extract, pixel_size
 from solo.evaluation.few_shot import Score, check_shots, few_shot
 from solo.evaluation.knn import knn_grid
 from solo.evaluation.logistic import accuracy, fit_logistic
@@ -174,11 +174,11 @@ def _raw_pixels(
 ) -> list[tuple[str, Encoder | Pixels]]:
     """The row of raw pixels: at the network's size, or as large as memory allows, and said so."""
     size = encoder.image_size
-    side = pixel_side(len(split.train), size, split.train.layout.channels)
-    if side < size:
-        how = f"shrunk from {size} to {side} px" if side else "left out"
+    shown = pixel_size(len(split.train), size, split.train.layout.channels)
+    if shown != size:
+        how = f"shrunk from {in_pixels(size)} to {in_pixels(shown)}" if shown else "left out"
         console.print(f"{name}: raw pixels of {len(split.train)} images are {how}: memory")
-    return [("raw pixels", Pixels(size, dataset_spec(name).whole, side))] if side else []
+    return [("raw pixels", Pixels(size, dataset_spec(name).whole, shown))] if shown else []
 
 
 def _options(config: LinearConfig, console: Console, label: str) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from solo import distributed, rng
 from solo.backbones import compile_calls, freeze_unused
-from solo.config import ConfigError
+from solo.config import ConfigError, fault, in_pixels, sides
 from solo.data import Batch
 from solo.losses.ijepa import Masks, draw_masks, ijepa_loss
 from solo.methods.base import Loss, MethodOptions
@@ -43,6 +43,12 @@ class IJEPAOptions(MomentumOptions):
     """Its transformer blocks."""
     pred_heads: int = Field(6, ge=1)
     """Heads of each."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> IJEPAOptions:
+        if self.pred_dim % self.pred_heads:
+            raise fault(f"pred_dim {self.pred_dim} is no multiple of pred_heads {self.pred_heads}")
+        return self
 
 
 class KeepPatches(nn.Module):
@@ -129,14 +135,17 @@ class IJEPA(MomentumMethod):
         sizes = {entry.crop_size for entry in self.config.augmentations}
         patch = network.patch_embed.patch_size
         size = self.config.augmentations[0].crop_size
-        self.grid = (size // patch[0], size // patch[1])
+        height, width = sides(size)
+        self.grid = (height // patch[0], width // patch[1])
         if len(sizes) > 1 or min(self.grid) < 2:
             raise ConfigError(
                 f"method ijepa needs views of one size and 2 x 2 patches or more; crop_size is "
-                f"{sorted(sizes)} and the patch {patch[0]} px"
+                f"{', '.join(map(in_pixels, sizes))} and the patch {patch[0]} px"
             )
         channels = self.config.data.image_channels
-        blank = torch.zeros(1, channels, size, size)  # the loss sees patches, not what pools them
+        blank = torch.zeros(
+            1, channels, height, width
+        )  # the loss sees patches, not what pools them
         freeze_unused(network, lambda: network.forward_features(blank))
         self.keep = KeepPatches(network.num_prefix_tokens)
         network.patch_drop = self.keep  # type: ignore[assignment]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone, torchvision_resnets, without_weights
-from solo.config import ConfigError, unknown_name
+from solo.config import ConfigError, Size, square, unknown_name
 from solo.config.schema import Backbone
 from solo.data import Normalize
 from solo.data.datasets import IMAGENET_MEAN, IMAGENET_STD, dataset_spec, normalisation
@@ -31,7 +32,7 @@ def load_encoder(
     *,
     features: FeatureName = "backbone",
     backbone: Backbone | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
 ) -> Encoder:
     """Load the network behind ``source``.
 
@@ -41,7 +42,7 @@ def load_encoder(
             name for its published weights.
         features: what it shall give.
         backbone: the network of a bare state dict.
-        image_size: side of its images, where not its own.
+        image_size: of its images, where not its own.
 
     Raises:
         ConfigError: for what is not there, is damaged, or holds another network.
@@ -135,7 +136,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _timm_folder(path: Path, features: FeatureName, image_size: int | None) -> Encoder:
+def _timm_folder(path: Path, features: FeatureName, image_size: Size | None) -> Encoder:
     """A network in timm's layout: config.json and model.safetensors, ours or anybody's."""
     whole = False
     try:
@@ -143,7 +144,7 @@ def _timm_folder(path: Path, features: FeatureName, image_size: int | None) -> E
         if ours := facts.get("solo"):
             channels = facts["pretrained_cfg"]["input_size"][0]
             network = build_backbone(
-                ours["name"], ours["kwargs"], ours["image_size"], channels=channels
+                ours["name"], ours["kwargs"], _size(ours["image_size"]), channels=channels
             )
             load_weights(network, load_file(path / "model.safetensors"), path)
             described, whole = facts["pretrained_cfg"], bool(ours["whole"])
@@ -161,11 +162,16 @@ def _timm_folder(path: Path, features: FeatureName, image_size: int | None) -> E
             f"pretrained: the network in {path} could not be loaded ({error!r:.200})"
         ) from error
     normalize = Normalize(tuple(described["mean"]), tuple(described["std"]))
-    size = image_size or int(described["input_size"][-1])
+    size = image_size or _size(described["input_size"][-2:])
     encoder = Encoder(network, normalize, size, whole, None, features, path.name)
     if ours:
         encoder.value_range, encoder.clip = ours.get("value_range"), bool(ours.get("clip"))
     return encoder
+
+
+def _size(saved: int | Sequence[int]) -> Size:
+    """As JSON and timm hold it."""
+    return saved if isinstance(saved, int) else square((saved[0], saved[1]))
 
 
 def _ours(
@@ -173,7 +179,7 @@ def _ours(
     saved: dict[str, Any],
     path: Path,
     features: FeatureName,
-    image_size: int | None,
+    image_size: Size | None,
 ) -> Encoder:
     config = resolve_config(saved)
     spec = dataset_spec(config.data.dataset)
@@ -211,7 +217,7 @@ def _bare(
     path: Path,
     backbone: Backbone | None,
     features: FeatureName,
-    image_size: int | None,
+    image_size: Size | None,
 ) -> Encoder:
     """A state dict by itself, as found in the wild."""
     if backbone is None:
@@ -240,7 +246,7 @@ def _bare(
     return Encoder(network, Normalize(mean, std), size, False, None, features, path.stem)
 
 
-def _published(name: str, features: FeatureName, image_size: int | None) -> Encoder:
+def _published(name: str, features: FeatureName, image_size: Size | None) -> Encoder:
     """A timm model with the weights its authors published."""
     plain = name.removeprefix("timm/").split(".")[0]
     if "/" in name.removeprefix("timm/"):
@@ -258,6 +264,6 @@ def _published(name: str, features: FeatureName, image_size: int | None) -> Enco
             f"({str(error).splitlines()[0]})"
         ) from error
     facts = resolve_model_data_config(network)
-    size = image_size or facts["input_size"][-1]
+    size = image_size or _size(facts["input_size"][-2:])
     normalize = Normalize(facts["mean"], facts["std"])
     return Encoder(network, normalize, size, False, None, features, name)

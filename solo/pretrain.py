@@ -11,12 +11,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from solo.callbacks import KNNMonitor, SparsityMonitor, watching
+from solo.callbacks import CollapseMonitor, KNNMonitor, SparsityMonitor, watching
 from solo.config import Config
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report import write_report
 from solo.runs import Run, RunFolder, prepare
+from solo.runs.initial import begin_with, initial_network, take_normalisation
 from solo.runs.metrics import METRICS
 
 
@@ -35,15 +36,21 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     """
     config = resolve_config(cfg)
     console, options = prepare(config)
+    start = initial_network(config) if config.init_from else None
     data = ImageData(config)
+    if start is not None:
+        take_normalisation(config, start, data)
     method = build_method(config, data)
+    if start is not None:
+        for line in begin_with(method, start):
+            console.print(line, soft_wrap=True)
     if config.compile:
         method.compile_networks()
     interval = config.method_kwargs.logging_interval
     with Run.start(config, data, console, options, interval) as current:
         folder = current.folder
         announce(console, config, method, data, current)
-        own: list[pl.Callback] = [SparsityMonitor()]
+        own: list[pl.Callback] = [SparsityMonitor(), CollapseMonitor(console)]
         if config.knn_eval.enabled and data.num_classes and not data.multilabel:
             own.append(KNNMonitor(config, data.num_classes))
         sparse = method.options.is_rectified

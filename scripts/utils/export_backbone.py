@@ -1,6 +1,6 @@
 """A trained backbone as a folder of timm's layout, which needs no code of ours.
 
-    python scripts/utils/export_backbone.py <run folder or checkpoint> <output folder>
+    python scripts/utils/export_backbone.py <run folder or checkpoint> <output folder> [--teacher]
 
 Writes model.safetensors and config.json: ``timm.create_model("local-dir:<output folder>",
 pretrained=True)`` is the network, its pretrained_cfg has the normalisation and image size, and the
@@ -53,13 +53,13 @@ def load(folder):
 '''
 
 
-def export(source: str, folder: Path) -> None:
+def export(source: str, folder: Path, teacher: bool = False) -> None:
     """Write the files.
 
     Raises:
         ConfigError: where the source is no run or checkpoint of ours.
     """
-    encoder = load_encoder(source)
+    encoder = load_encoder(source, features="teacher" if teacher else "backbone")
     config = encoder.config
     if config is None:
         raise RunError(f"{source} is no run or checkpoint of this program")
@@ -129,9 +129,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("source", help="a run's folder or checkpoint")
     parser.add_argument("folder", type=Path, help="where to write")
+    parser.add_argument("--teacher", action="store_true", help="the teacher's (byol, dino, ijepa)")
     options = parser.parse_args()
     try:
-        export(options.source, options.folder)
+        export(options.source, options.folder, options.teacher)
     except RunError as error:
         parser.error(str(error))
     print(f"written to {options.folder}")

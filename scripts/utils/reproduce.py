@@ -99,7 +99,7 @@ def measure(table: Table, job: Job, words: list[str], threads: int | None = None
     last = SavedRun(run).metrics.last()
     found = times | last
     if table.evaluation is not None:
-        extra = [f"few_shot.baselines={bool(row.floors)}"] if _few_shot(table) else []
+        extra = [f"few_shot.baselines={bool(row.floors or row.others)}"] if _few_shot(table) else []
         chosen = [*table.evaluation, *place, f"pretrained='{run}'", *extra]
         _call("main_linear.py", *chosen, threads=threads)
         found |= _evaluated(folder, run.name)

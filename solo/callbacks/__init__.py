@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import pytorch_lightning as pl
 
+from solo.callbacks.best import EarlyStop
 from solo.callbacks.checkpoint import Checkpoints
+from solo.callbacks.collapse import CollapseMonitor
 from solo.callbacks.health import HealthMonitor
 from solo.callbacks.knn import KNNMonitor
 from solo.callbacks.progress import RunProgress
@@ -13,6 +15,8 @@ from solo.runs import Run
 
 __all__ = [
     "Checkpoints",
+    "CollapseMonitor",
+    "EarlyStop",
     "HealthMonitor",
     "KNNMonitor",
     "RunProgress",
@@ -30,4 +34,5 @@ def watching(run: Run, own: Sequence[pl.Callback] = (), *, sparse: bool) -> list
         sparse: whether the progress line shows the non-zero fraction.
     """
     saving = Checkpoints(run.config, run.folder.checkpoints, run.io, run.console)
-    return [HealthMonitor(), *own, saving, RunProgress(run.console, sparse)]
+    stopping = [EarlyStop(run.config, run.console)] if run.config.early_stop.monitor else []
+    return [HealthMonitor(), *own, *stopping, saving, RunProgress(run.console, sparse)]

@@ -12,8 +12,9 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from solo import distributed
+from solo.callbacks.best import BestValue
 from solo.config import RunConfig
-from solo.runs.checkpoint_files import LAST, SafeCheckpointIO
+from solo.runs.checkpoint_files import BEST, LAST, SafeCheckpointIO
 from solo.runs.run import Handler, RunInterrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -48,6 +49,11 @@ class Checkpoints(pl.Callback):
         self._save_now = False
         self._agreed = _GO_ON
         self._vote = distributed.Vote()
+        options = config.checkpoint
+        self._value: BestValue | None = None
+        self._is_best = False
+        if options.monitor is not None:
+            self._value = BestValue("checkpoint.monitor", options.monitor, options.mode)
         self._handlers: dict[int, Any] = {}
         self._launcher: dict[int, Handler] = {
             number: handler
@@ -96,12 +102,29 @@ class Checkpoints(pl.Callback):
         if self._saved_step == trainer.global_step:
             self._stop_if_agreed(trainer)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Whether this epoch is the best so far."""
+        if self._value is not None:
+            self._is_best = self._value.look(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return self._value.state() if self._value is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from it."""
+        if self._value is not None:
+            self._value.load(state_dict)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save where an epoch is due, after its validation."""
         due = (trainer.current_epoch + 1) % self.config.checkpoint.frequency == 0
-        if (self.config.checkpoint.enabled and due) or self._agreed:
+        if (self.config.checkpoint.enabled and due) or self._agreed or self._is_best:
             self._save(trainer)
             self.io.publish()
+            if self._is_best and distributed.rank() == 0:
+                self.io.keep(self.folder / LAST, BEST)
+            self._is_best = False
             if self.config.checkpoint.keep_prev and due and distributed.rank() == 0:
                 self.io.keep(self.folder / LAST, f"epoch_{trainer.current_epoch:04d}.ckpt")
         over = trainer.current_epoch + 1 >= self.config.max_epochs

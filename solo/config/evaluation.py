@@ -76,9 +76,9 @@ class LinearConfig(RunConfig):
     timm model name for its published weights. Without it: the newest run under checkpoint.dir."""
     backbone: Backbone | None = None
     """The network of a bare state dict; a run's own otherwise."""
-    features: Literal["backbone", "projector", "last_two_cls"] = "backbone"
-    """What is evaluated: the backbone's output, the embedding, or the CLS tokens of a ViT's last
-    two blocks."""
+    features: Literal["backbone", "projector", "last_two_cls", "teacher"] = "backbone"
+    """What is evaluated: the backbone's output, the embedding, the CLS tokens of a ViT's last two
+    blocks, or the output of the teacher's backbone (byol, dino, ijepa)."""
     norm: Literal["none", "layer"] = "none"
     """LayerNorm of the features before the linear layer (modes linear and finetune)."""
     image_size: Pixels | None = None

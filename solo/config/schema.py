@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from solo.config.saving import AutoResume, Checkpoint, EarlyStop
 from solo.config.section import Section, fault
 from solo.config.views import (
     Augmentation,
@@ -156,32 +157,6 @@ class Scheduler(Section):
     """Whether rates move every step or every epoch."""
 
 
-class Checkpoint(Section):
-    """What is saved, and where."""
-
-    enabled: bool = True
-    """Save during training; last.ckpt is written at the end of a run in any case."""
-    dir: str = "trained_models"
-    """Runs go to <dir>/<method>/<name>-<id>/."""
-    frequency: Positive = 1
-    """Epochs between saves."""
-    every_n_steps: Positive | None = None
-    """Optimizer steps between saves, besides."""
-    every_n_minutes: float | None = Field(None, gt=0)
-    """Minutes between saves, besides."""
-    keep_prev: bool = False
-    """Keep every saved epoch beside last.ckpt."""
-
-
-class AutoResume(Section):
-    """Continue the newest unfinished run of the same config."""
-
-    enabled: bool = False
-    """Look for one."""
-    max_hours: float = Field(36, gt=0)
-    """How old its last checkpoint may be."""
-
-
 class KNNEval(Section):
     """Online k-nearest-neighbour accuracy of the backbone's features."""
 
@@ -262,6 +237,8 @@ class RunConfig(Section):
     """How rates change."""
     checkpoint: Checkpoint = Checkpoint()
     """What is saved."""
+    early_stop: EarlyStop = EarlyStop()
+    """Whether a run may end early."""
     auto_resume: AutoResume = AutoResume()
     """Whether an unfinished run goes on."""
     resume_from_checkpoint: str | None = None
@@ -364,6 +341,10 @@ class Config(RunConfig):
     """What is trained: a name from solo/methods."""
     backbone: Backbone = Backbone()
     """The network."""
+    init_from: str | None = None
+    """Weights to begin with: a run's folder, a checkpoint, a state dict (.pth, .safetensors), an
+    exported folder or one in timm's layout, or a timm model name. They fill the backbone, and the
+    projector where it fits, and bring the mean and deviation of their images."""
     method_kwargs: Any = Field(default_factory=dict)
     """The method's own options, declared in solo/methods."""
     knn_eval: KNNEval = KNNEval()

@@ -11,7 +11,7 @@ from solo.backbones import build_backbone, has_blocks, last_two_cls, without_wei
 from solo.config import Config, ConfigError, Size, sides
 from solo.data import Normalize
 
-FeatureName = Literal["backbone", "projector", "last_two_cls"]
+FeatureName = Literal["backbone", "projector", "last_two_cls", "teacher"]
 
 
 class Encoder(nn.Module):
@@ -50,6 +50,8 @@ class Encoder(nn.Module):
         """Black and white of its images, where not those of their type."""
         self.clip = False
         """Whether values outside are cut."""
+        self.beside: tuple[Encoder, ...] = ()
+        """Others of its run that are worth a row of their own: its teacher."""
         if features == "last_two_cls" and not has_blocks(backbone, image_size, self.channels):
             raise ConfigError(f"features is last_two_cls, but {name} is no ViT; choose backbone")
         if features == "projector" and projector is None:

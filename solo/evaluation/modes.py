@@ -38,6 +38,7 @@ def few_shot_rows(config: LinearConfig, encoder: Encoder, console: Console) -> l
     for name, split in splits.items():
         networks: list[tuple[str, Encoder | Pixels]] = [(encoder.name, encoder)]
         if options.baselines:
+            networks += [(other.name, other) for other in encoder.beside]
             if encoder.config is not None:
                 networks.insert(0, ("untrained network", untrained(encoder, config.seed)))
             networks[:0] = _raw_pixels(encoder, split, console, name)

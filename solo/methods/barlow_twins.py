@@ -27,6 +27,9 @@ class BarlowTwins(SSLMethod):
     """Cross-correlation to the identity, over all pairs of views."""
 
     loss_name: ClassVar[str] = "barlow_twins_loss"
+    against_collapse: ClassVar[str] = (
+        "Raise method_kwargs.lamb, the weight of what decorrelates dimensions"
+    )
     Options: ClassVar[type[MethodOptions]] = BarlowTwinsOptions
     options: BarlowTwinsOptions
 

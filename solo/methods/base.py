@@ -84,6 +84,8 @@ class SSLMethod(TrainingModule):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     min_views: ClassVar[int] = 2
     """Views of an image that the loss needs."""
+    against_collapse: ClassVar[str] = "Lower optimizer.lr, or warm up for longer"
+    """What to change where embeddings collapse, for a warning."""
 
     def __init__(
         self,
@@ -133,6 +135,9 @@ class SSLMethod(TrainingModule):
             step: names the step's random draws.
         """
         raise NotImplementedError
+
+    def weights_changed(self) -> None:
+        """Called when backbone and projector were given other weights before training."""
 
     def remarks(self, images: int) -> list[str]:
         """What to say before training on global batches of so many images."""

@@ -28,6 +28,7 @@ class BYOL(MomentumMethod):
     """A predictor on the student's embedding guesses the teacher's of other views."""
 
     loss_name: ClassVar[str] = "byol_loss"
+    against_collapse: ClassVar[str] = "Raise method_kwargs.base_tau_momentum, or lower optimizer.lr"
     Options: ClassVar[type[MethodOptions]] = BYOLOptions
     options: BYOLOptions
 

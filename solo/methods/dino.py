@@ -67,6 +67,9 @@ class DINO(MomentumMethod):
     """The student's distribution over prototypes matches the teacher's of other views."""
 
     loss_name: ClassVar[str] = "dino_loss"
+    against_collapse: ClassVar[str] = (
+        "Lower method_kwargs.teacher_temperature, or raise base_tau_momentum"
+    )
     Options: ClassVar[type[MethodOptions]] = DINOOptions
     options: DINOOptions
     center: Tensor

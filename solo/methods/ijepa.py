@@ -115,6 +115,7 @@ class IJEPA(MomentumMethod):
     """
 
     loss_name: ClassVar[str] = "ijepa_loss"
+    against_collapse: ClassVar[str] = "Raise method_kwargs.base_tau_momentum, or lower optimizer.lr"
     Options: ClassVar[type[MethodOptions]] = IJEPAOptions
     min_views: ClassVar[int] = 1
     options: IJEPAOptions

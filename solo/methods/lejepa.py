@@ -100,6 +100,9 @@ class LeJEPA(SSLMethod):
     """``(1 - lamb) * invariance + lamb * SIGReg``, over any number of global and local views."""
 
     loss_name: ClassVar[str] = "lejepa_loss"
+    against_collapse: ClassVar[str] = (
+        "Raise method_kwargs.lamb, the weight of the test against a Gaussian"
+    )
     Options: ClassVar[type[MethodOptions]] = LeJEPAOptions
     options: LeJEPAOptions
 

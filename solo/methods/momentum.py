@@ -43,6 +43,11 @@ class MomentumMethod(SSLMethod):
         """What the teacher is a copy of: parts applied one after the other."""
         return [self.backbone, self.projector]
 
+    def weights_changed(self) -> None:
+        """The teacher begins as its student."""
+        for old, new in zip(self.teacher, self.student()):
+            old.load_state_dict(new.state_dict())
+
     @torch.no_grad()
     def teach(self, batch: Batch) -> Tensor:
         """The teacher's answer to the global views, [T, B, D], in float32 or better.

@@ -127,6 +127,9 @@ class RectifiedLpJEPA(SSLMethod):
     """``invariance_loss_weight * mse(z1, z2) + rdm_reg_loss_weight * RDMReg(z)``."""
 
     loss_name: ClassVar[str] = "rectified_lp_jepa_loss"
+    against_collapse: ClassVar[str] = (
+        "Raise method_kwargs.rdm_reg_loss_weight, or lower invariance_loss_weight"
+    )
     Options: ClassVar[type[MethodOptions]] = RectifiedLpJEPAOptions
     options: RectifiedLpJEPAOptions
 

@@ -43,6 +43,9 @@ class VICReg(SSLMethod):
     """Invariance, variance and covariance, over all pairs of views."""
 
     loss_name: ClassVar[str] = "vicreg_loss"
+    against_collapse: ClassVar[str] = (
+        "Raise method_kwargs.var_loss_weight, or lower sim_loss_weight"
+    )
     Options: ClassVar[type[MethodOptions]] = VICRegOptions
     options: VICRegOptions
 

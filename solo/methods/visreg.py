@@ -35,6 +35,9 @@ class VISReg(SSLMethod):
     """``(1 - lamb) * invariance + lamb * (center + scale + shape)``."""
 
     loss_name: ClassVar[str] = "visreg_loss"
+    against_collapse: ClassVar[str] = (
+        "Lower method_kwargs.lamb, the weight of the pull between views"
+    )
     Options: ClassVar[type[MethodOptions]] = VISRegOptions
     options: VISRegOptions
 

@@ -24,6 +24,7 @@ from solo.report.pictures import (
     patch_maps,
     probe_curves,
     sparsity_curves,
+    spread_curves,
     view_grid,
 )
 from solo.runs.metrics import VALIDATION
@@ -58,6 +59,13 @@ def write_report(folder: Path) -> Path:
             "Non-zero fraction of the embedding: measured on training batches and on the "
             "validation set, and expected from the target distribution.",
             sparsity_curves(metrics),
+        ),
+        (
+            "Spread",
+            "Effective rank (RankMe) of features and embeddings on the validation set, and of "
+            "embeddings on training batches: how many directions they use. It falls towards 1 "
+            "where they collapse.",
+            spread_curves(metrics),
         ),
     ]
     if features is not None:

@@ -60,6 +60,12 @@ def sparsity_curves(metrics: Metrics) -> Figure | None:
     return figure
 
 
+def spread_curves(metrics: Metrics) -> Figure | None:
+    """Effective ranks, over training."""
+    names = _of_panel(metrics, "spread")
+    return _panels(metrics, [names] if names else [])
+
+
 def _of_panel(metrics: Metrics, panel: str) -> list[str]:
     return [name for name in metrics if describe(name).panel == panel]
 

@@ -27,6 +27,8 @@ class Row(BaseModel):
     overrides: list[str] = []
     floors: dict[str, str] = {}
     """Rows that need no training, measured in this one's evaluation: row to model there."""
+    others: dict[str, str] = {}
+    """Rows that follow this one, measured in its evaluation likewise (its teacher)."""
     published: dict[str, float] = {}
     """By column."""
     line: str | None = None
@@ -67,6 +69,8 @@ def rows(table: Table, found: Mapping[str, Sequence[Measured]]) -> dict[str, dic
         shown[name] = _cells(table, values)
         for column, value in table.rows[name].published.items():
             shown[name][f"{column}, published"] = f"{value:g}"
+        for other, model in table.rows[name].others.items():
+            shown[other] = _cells(table, values, f"{model}/")
     return {name: cells for name, cells in shown.items() if cells}
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from solo.config import ConfigError
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 class SafeCheckpointIO(CheckpointIO):

@@ -19,7 +19,7 @@ class Metric(NamedTuple):
 
     label: str
     form: str = "{:.4g}"
-    panel: Literal["loss", "probes", "sparsity"] | None = None
+    panel: Literal["loss", "probes", "sparsity", "spread"] | None = None
     short: str = ""
     summary: bool = False
     sparse: bool = False
@@ -29,7 +29,7 @@ class Metric(NamedTuple):
         return self.form.format(value)
 
 
-PERCENT, SHARE = "{:.2f} %", "{:.3f}"
+PERCENT, SHARE, RANK = "{:.2f} %", "{:.3f}", "{:.1f}"
 
 VALIDATION: dict[str, Metric] = {
     "val_acc1": Metric("linear probe, backbone", PERCENT, "probes", "val acc", summary=True),
@@ -53,6 +53,8 @@ VALIDATION: dict[str, Metric] = {
     "expected_l0": Metric("l0 of the target", SHARE, "sparsity", summary=True, sparse=True),
     "val_l0_sparsity_metric": Metric("measured l0", SHARE, "sparsity", summary=True, sparse=True),
     "val_l1_sparsity_metric": Metric("l1 measure of sparsity", SHARE),
+    "val_effective_rank": Metric("effective rank, backbone", RANK, "spread", summary=True),
+    "val_proj_effective_rank": Metric("effective rank, embedding", RANK, "spread", summary=True),
 }
 """Of the whole validation set, and what the method knew beforehand."""
 
@@ -61,6 +63,15 @@ TRAINING: dict[str, Metric] = {
         "measured l0, training batch", SHARE, "sparsity", "l0", sparse=True
     ),
     "train_l1_sparsity_metric": Metric("l1 measure of sparsity, training batch", SHARE),
+    "train_effective_rank": Metric("effective rank, backbone, training batch", RANK),
+    "train_proj_effective_rank": Metric(
+        "effective rank, embedding, training batch", RANK, "spread"
+    ),
+    "train_proj_std": Metric("mean deviation of the embedding's dimensions"),
+    "train_proj_least_std": Metric("least deviation of the embedding's dimensions"),
+    "train_proj_dead": Metric("share of dimensions that are alike for all images", SHARE),
+    "train_alignment": Metric("alignment: distance between two views of an image"),
+    "train_uniformity": Metric("uniformity of embeddings on the sphere"),
     "train_class_loss": Metric("loss of the linear probe, training batch"),
     "train_proj_loss": Metric("loss of the projector's linear probe, training batch"),
     "train_mlp_loss": Metric("loss of the MLP probe, training batch"),

@@ -16,7 +16,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone, torchvision_resnets, without_weights
-from solo.config import ConfigError, Size, square, unknown_name
+from solo.config import Config, ConfigError, Size, square, unknown_name
 from solo.config.schema import Backbone
 from solo.data import Normalize
 from solo.data.datasets import IMAGENET_MEAN, IMAGENET_STD, dataset_spec, normalisation
@@ -51,12 +51,16 @@ def load_encoder(
     if (path / "config.yaml").is_file():
         run = SavedRun(path)
         return _ours(run.checkpoint(), run.config, path, features, image_size)
+    if features == "teacher" and not path.is_file():
+        raise ConfigError(f"features is teacher, but {source} is no run of ours; choose backbone")
     if (path / "config.json").is_file():
         return _timm_folder(path, features, image_size)
     if path.is_file():
         content = _read(path)
         if isinstance(content.get("config"), dict) and "state_dict" in content:
             return _ours(content, content["config"], path, features, image_size)
+        if features == "teacher":
+            raise ConfigError(f"features is teacher, but {path} holds one network; choose backbone")
         return _bare(content, path, backbone, features, image_size)
     if path.is_dir():
         raise ConfigError(
@@ -85,12 +89,8 @@ def newest_run(parent: Path) -> Path:
     return max(found, key=lambda file: file.stat().st_mtime).parents[1]
 
 
-def load_weights(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load every weight of a network.
-
-    Raises:
-        ConfigError: where the file holds another network, with the first differences.
-    """
+def differences(network: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Why weights are not a network's, in words, the first of each kind; none where they are."""
     own = network.state_dict()
     missing = sorted(set(own) - set(state))
     extra = sorted(set(state) - set(own))
@@ -99,12 +99,20 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], path: Path) -> No
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    if missing or extra or shapes:
-        faults = [
-            *shapes[:3],
-            *(f"{name} is not in the file" for name in missing[:3]),
-            *(f"{name} is in the file only" for name in extra[:3]),
-        ]
+    return [
+        *shapes[:3],
+        *(f"{name} is not in the file" for name in missing[:3]),
+        *(f"{name} is in the file only" for name in extra[:3]),
+    ]
+
+
+def load_weights(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load every weight of a network.
+
+    Raises:
+        ConfigError: where the file holds another network, with the first differences.
+    """
+    if faults := differences(network, state):
         raise ConfigError(
             f"{path} holds the weights of another network: {'; '.join(faults)}. Give the network "
             "it was trained with (++backbone.name=…, ++backbone.kwargs.…, ++image_size=…)"
@@ -181,28 +189,59 @@ def _ours(
     features: FeatureName,
     image_size: Size | None,
 ) -> Encoder:
-    config = resolve_config(saved)
-    spec = dataset_spec(config.data.dataset)
-    size = config.view_sizes[0]
+    config, state = resolve_config(saved), content["state_dict"]
+    name = path.name if path.is_dir() else path.stem
+    if path.parent.name == "checkpoints":
+        name = path.parents[1].name
+    encoder = _part(state, config, path, features, image_size, name)
+    if features == "backbone" and TEACHER in _owners(state):
+        encoder.beside = (_part(state, config, path, "teacher", image_size, "teacher"),)
+    return encoder
+
+
+STUDENT, TEACHER = ("backbone.", "projector."), ("teacher.0.", "teacher.1.")
+"""What names of a run's backbone and projector begin with, in its state."""
+
+
+def _owners(state: dict[str, Tensor]) -> list[tuple[str, str]]:
+    """Whose networks there are."""
+    return [p for p in (STUDENT, TEACHER) if any(name.startswith(p[0]) for name in state)]
+
+
+def _part(
+    state: dict[str, Tensor],
+    config: Config,
+    path: Path,
+    features: FeatureName,
+    image_size: Size | None,
+    name: str,
+) -> Encoder:
+    """Student or teacher of a run.
+
+    Raises:
+        ConfigError: for a teacher where there is none.
+    """
+    if features == "teacher" and TEACHER not in _owners(state):
+        raise ConfigError(
+            f"features is teacher, but {config.method} trains none (byol, dino and ijepa do); "
+            "choose backbone"
+        )
     kwargs = without_weights(config.backbone.kwargs)
     channels = config.data.image_channels
     network = build_backbone(config.backbone.name, kwargs, *config.view_sizes, channels=channels)
     projector = config.method_kwargs.build_projector(int(network.num_features))  # type: ignore[arg-type]
-    for part, module in (("backbone.", network), ("projector.", projector)):
-        state = {
-            name.removeprefix(part): value
-            for name, value in content["state_dict"].items()
-            if name.startswith(part)
+    for prefix, module in zip(TEACHER if features == "teacher" else STUDENT, (network, projector)):
+        own = {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
         }
-        load_weights(module, state, path)
-    name = path.name if path.is_dir() else path.stem
-    if path.parent.name == "checkpoints":
-        name = path.parents[1].name
+        load_weights(module, own, path)
     encoder = Encoder(
         network,
         Normalize(*normalisation(config.data)),
-        image_size or size,
-        spec.whole,
+        image_size or config.view_sizes[0],
+        dataset_spec(config.data.dataset).whole,
         projector,
         features,
         name,

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from conftest import write_celeba, write_images, write_stl10
-from helpers import rows, tiny, words_of
+from helpers import rows, slow, state, tiny, words_of
 
 from solo import linear
 from solo.config import ConfigError, RunError
-from solo.config.schema import Data
+from solo.config.schema import Backbone, Data
 from solo.data.datasets import load_splits
 from solo.evaluation import features
 from solo.evaluation.features import Pixels, extract, pixel_size
@@ -29,6 +30,7 @@ from solo.losses import supervised_loss
 from solo.pretrain import run as pretrain
 from solo.runs import RunInterrupted
 from solo.runs.checkpoint_files import read_checkpoint
+from solo.runs.networks import load_encoder
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -381,3 +383,40 @@ def test_a_network_that_was_trained_without_labels(
     again = {"data": {"val_path": str(image_tree / "val")}, "optimizer": {"batch_size": 8}}
     (row,) = evaluate(free, tmp_path, **again, mode="linear", max_epochs=1).rows
     assert 0 <= row["val_acc1"] <= 100
+
+
+@pytest.mark.parametrize("method", ["byol", slow("dino"), slow("ijepa")])
+def test_a_teacher_is_evaluated(method: str, tmp_path: Path) -> None:
+    """Its own weights, by itself or in a row beside the student's; others have none."""
+    content = tiny(tmp_path, method=method, max_epochs=1, limit_train_batches=4)
+    content |= {"knn_eval": {"enabled": False}, "mlp_probe": {"enabled": False}}
+    content["method_kwargs"] = {"proj_hidden_dim": 32, "proj_output_dim": 16}
+    if method == "ijepa":
+        kwargs = {"depth": 1, "embed_dim": 16, "num_heads": 2, "class_token": False}
+        content["backbone"] = {"name": "vit_tiny", "kwargs": {**kwargs, "global_pool": "avg"}}
+        content["method_kwargs"] = {"pred_dim": 24, "pred_depth": 1, "pred_heads": 2}
+    source = pretrain(content)
+    saved = state(source)
+    student, teacher = (
+        load_encoder(str(source.folder), features=features) for features in ("backbone", "teacher")
+    )
+    for name, value in teacher.backbone.state_dict().items():
+        assert torch.equal(value, saved[f"teacher.0.{name}"])
+    assert any(
+        not torch.equal(value, student.backbone.state_dict()[name])
+        for name, value in teacher.backbone.state_dict().items()
+    )
+    few = {"shots": ["all"], "draws": 1}
+    both = evaluate(source.folder, tmp_path, few_shot=few).rows
+    assert [row["model"] for row in both][-2:] == [source.folder.name, "teacher"]
+    (*_, alone) = evaluate(source.folder, tmp_path, few_shot=few, features="teacher").rows
+    assert alone["digits"] == both[-1]["digits"]
+
+
+def test_who_has_no_teacher(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rectified_lpjepa trains none"):
+        evaluate(trained, tmp_path, features="teacher")
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    for source in (tmp_path / "w.pth", "resnet18"):
+        with pytest.raises(ConfigError, match=r"features is teacher, but .*resnet18|w.pth"):
+            load_encoder(str(source), features="teacher", backbone=Backbone(name="resnet18"))

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reproduce import Job, finished, found_in, measure, overrides, side_by_side
+from reproduce import Job, Kept, finished, found_in, measure, overrides, side_by_side
 
 from solo.report.tables import L0, Measured, Row, Table
 from solo.runs import SavedRun
@@ -109,7 +109,7 @@ def attempt(table: Table, job: Job, words: list[str], threads: int | None) -> No
 
 def seen(jobs: Sequence[Job]) -> dict[str, dict[str, Seen]]:
     """What is there, by architecture and method."""
-    measured = found_in(jobs)
+    measured = found_in(jobs, Kept({}, {})).found
     out: dict[str, dict[str, Seen]] = {}
     for job in jobs:
         method, name = job.name.split(" ")

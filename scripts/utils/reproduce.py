@@ -42,6 +42,7 @@ from solo.report.tables import (
     curves,
     figure,
     markdown,
+    recorded,
     records,
 )
 from solo.runs import SavedRun
@@ -197,14 +198,17 @@ def _submit(
     )
 
 
-def write(table: Table, jobs: Sequence[Job], out: Path) -> str:
+def write(table: Table, jobs: Sequence[Job], out: Path, kept: Kept) -> str:
     """The table as .md, every run as .csv, the figures as .png; what the first says."""
-    found = found_in(jobs)
+    there, commits = found_in(jobs, kept)
+    found = {name: there[name] for name in table.rows if name in there}
     text = markdown(table, found)
+    if made := sorted({commit[:10] for commit in commits.values() if commit}):
+        text += f"\n\nMeasured by {' and '.join(made)}."
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".md").write_text(text + "\n")
     with out.with_suffix(".csv").open("w", newline="") as file:
-        csv.writer(file).writerows(records(table, found))
+        csv.writer(file).writerows(records(table, found, commits))
     if table.figure is not None and any(found.values()):
         figure(table, found).savefig(out.with_suffix(".png"), dpi=110)
     if table.curve is not None and (drawn := _logged(table.curve, jobs)):
@@ -242,6 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="+", help="all if nothing is said")
     parser.add_argument("--out", type=Path, help="path of table and figure, without suffix")
     parser.add_argument("--work", type=Path, help="folder of the runs")
+    parser.add_argument(
+        "--keep", action="store_true", help="what the table's .csv has is not measured again"
+    )
     parser.add_argument("--no-table", action="store_true", help="measure only")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, default=1, help="runs at a time, on this machine")
@@ -261,6 +268,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--jobs is {options.jobs}; give 1 or more")
     out = options.out or ROOT / "docs" / options.table
     work = (options.work or ROOT / "trained_models/tables" / options.table).resolve()
+    kept = Kept({}, {})
+    if options.keep and out.with_suffix(".csv").is_file():
+        kept = Kept.of(table, out.with_suffix(".csv"))
     jobs = [
         Job(name, seed, work / "-".join([*re.findall(r"[\w.]+", name), str(seed)]))
         for seed in options.seeds or table.seeds
@@ -270,30 +280,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def run(job: Job, threads: int | None) -> None:
         measure(table, job, words, threads)
 
-    ready = side_by_side(run, jobs, options.jobs) if options.slurm is None else ()
+    left = [job for job in jobs if not kept.has(job)]
+    ready = side_by_side(run, left, options.jobs) if options.slurm is None else ()
     try:
         for _ in ready:
             if not options.no_table:
-                write(table, jobs, out)
+                write(table, jobs, out, kept)
     except subprocess.CalledProcessError as error:
         command = shlex.join(error.cmd)
         tails = [(text or "")[-2000:] for text in (error.stdout, error.stderr)]
         print(command, *tails, sep="\n", file=sys.stderr)
         sys.exit(error.returncode)
-    said = _submit(options, jobs, work, words) if options.slurm is not None else ""
+    said = _submit(options, left, work, words) if options.slurm is not None else ""
     if not options.no_table:
-        print(write(table, jobs, out))
+        print(write(table, jobs, out, kept))
     print(said, end="\n" if said else "")
 
 
-def found_in(jobs: Sequence[Job]) -> dict[str, list[Measured]]:
+class Kept(NamedTuple):
+    """Runs of an earlier table: what was found, by row, and the commits."""
+
+    found: dict[str, list[Measured]]
+    commits: dict[tuple[str, int], str]
+
+    @classmethod
+    def of(cls, table: Table, path: Path) -> Kept:
+        """What a table's .csv holds."""
+        with path.open(newline="") as file:
+            return cls(*recorded(table, list(csv.DictReader(file))))
+
+    def has(self, job: Job) -> bool:
+        """Whether a run is among them."""
+        return any(int(value["seed"]) == job.seed for value in self.found.get(job.name, ()))
+
+
+def found_in(jobs: Sequence[Job], kept: Kept) -> Kept:
     """What was measured so far, by row."""
-    found: dict[str, list[Measured]] = {job.name: [] for job in jobs}
+    names = dict.fromkeys([*kept.found, *(job.name for job in jobs)])
+    found = {name: list(kept.found.get(name, ())) for name in names}
+    commits = dict(kept.commits)
     for job in jobs:
-        if job.measured.is_file():
+        if job.measured.is_file() and not kept.has(job):
             content = json.loads(job.measured.read_text())
             found[job.name].append({"seed": job.seed, **content})
-    return found
+            run = finished(job.folder)
+            commits[job.name, job.seed] = (SavedRun(run).facts.get("git") or "") if run else ""
+    return Kept(found, commits)
 
 
 if __name__ == "__main__":

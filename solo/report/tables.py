@@ -102,14 +102,49 @@ def markdown(table: Table, found: Mapping[str, Sequence[Measured]]) -> str:
     return "\n".join(lines)
 
 
-def records(table: Table, found: Mapping[str, Sequence[Measured]]) -> list[list[object]]:
-    """Every run by itself, under a line of headings."""
-    lines: list[list[object]] = [["row", "seed", *table.columns]]
+Commits = Mapping[tuple[str, int], str]
+"""Which code measured the run of a row and seed."""
+
+
+def records(
+    table: Table, found: Mapping[str, Sequence[Measured]], commits: Commits
+) -> list[list[object]]:
+    """Every run by itself, and what its evaluation measured beside it, under a line of headings."""
+    lines: list[list[object]] = [["row", "seed", "commit", *table.columns]]
     for name, values in found.items():
         for value in values:
-            measured = (value.get(source, "") for source in table.columns.values())
-            lines.append([name, int(value["seed"]), *measured])
+            seed = int(value["seed"])
+            for shown, prefix in _shown(table, name).items():
+                cells = [value.get(prefix + source, "") for source in table.columns.values()]
+                if any(cell != "" for cell in cells):
+                    lines.append([shown, seed, commits.get((name, seed), ""), *cells])
     return lines
+
+
+def recorded(
+    table: Table, lines: Sequence[Mapping[str, str]]
+) -> tuple[dict[str, list[Measured]], dict[tuple[str, int], str]]:
+    """What :func:`records` were of: what was found, and by which commits."""
+    found: dict[str, list[Measured]] = {}
+    commits = {}
+    for name in table.rows:
+        own = {line["seed"]: line for line in lines if line["row"] == name}
+        for seed, line in own.items():
+            values: Measured = {"seed": int(seed)}
+            for shown, prefix in _shown(table, name).items():
+                for other in lines:
+                    if other["row"] == shown and other["seed"] == seed:
+                        cells = ((s, other.get(column)) for column, s in table.columns.items())
+                        values |= {prefix + s: float(cell) for s, cell in cells if cell}
+            found.setdefault(name, []).append(values)
+            commits[name, int(seed)] = line.get("commit", "")
+    return found, commits
+
+
+def _shown(table: Table, name: str) -> dict[str, str]:
+    """Rows that a row's evaluation fills, and what their values begin with."""
+    row = table.rows[name]
+    return {name: "", **{key: f"{model}/" for key, model in (row.floors | row.others).items()}}
 
 
 def figure(table: Table, found: Mapping[str, Sequence[Measured]]) -> Figure:

@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
+import onnxruntime
 import pytest
 import scipy.sparse as sp
 import timm
@@ -25,6 +26,7 @@ from solo.config import ConfigError
 from solo.config.cli import arguments
 from solo.data import ImageData
 from solo.data.views import validation_transform
+from solo.linear import run as evaluate
 from solo.methods import build_method, resolve_config
 from solo.pretrain import run
 from solo.runs.networks import load_encoder
@@ -92,8 +94,19 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     options["backbone"] = {"name": name, "kwargs": kwargs}
     options["augmentations"][0]["crop_size"] = size
     folder = run(options).folder
-    script("scripts/utils/export_backbone.py", folder, tmp_path / "out")
+    evaluate({"pretrained": str(folder), "mode": "fast", "checkpoint": options["checkpoint"]})
+    done = script("scripts/utils/export_backbone.py", folder, tmp_path / "out", "--onnx")
+    assert "model.onnx: within" in done.stdout
     assert (tmp_path / "out/load_backbone.py").exists() == (size == 8 and "resnet" in name)
+    card = (tmp_path / "out/README.md").read_text()
+    facts = json.loads((folder / "environment.json").read_text())
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["library_name"] == "timm"
+    for said in (f"`{name}`", "arXiv 2602.01456", f"{size} px, 3 channels", facts["torch"]):
+        assert said in card
+    assert "Evaluated by `mode=fast` on digits" in card and "| model | acc1 |" in card
+    recipe = yaml.safe_load(card.split("```yaml")[1].split("```")[0])
+    assert resolve_config(recipe).to_dict() == resolve_config(options).to_dict()
     images = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
     torch.save(images, tmp_path / "images.pt")
     words = [str(tmp_path / part) for part in ("out", "images.pt", "features.pt")]
@@ -115,6 +128,10 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
             theirs = load_encoder(str(tmp_path / "out"), image_size=size).eval()
             assert theirs.image_size == size
             torch.testing.assert_close(theirs(images), expected)
+    normal = load_encoder(str(folder)).normalize(images).numpy()
+    session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
+    onnx = torch.from_numpy(session.run(None, {"images": normal})[0])
+    torch.testing.assert_close(onnx, expected, rtol=1e-4, atol=1e-5)
     found = torch.load(tmp_path / "features.pt")
     scale = float(expected.abs().max())
     assert float((found - expected).abs().max()) <= 1e-6 * max(1.0, scale)
@@ -203,6 +220,20 @@ def test_a_table_of_what_was_measured(tmp_path: Path, script: Command) -> None:
         cells = {(row["row"], int(row["seed"])): row for row in csv.DictReader(file)}
     assert {key: float(row["10 shots"]) for key, row in cells.items()} == measured
     assert (tmp_path / "out/table.png").stat().st_size > 1000
+    # Elsewhere, and later: what the table has is kept, what is new joins it in the table's order.
+    folder = tmp_path / "later/byol-1"
+    folder.mkdir(parents=True)
+    found |= {"shots/10": 70.0, "teacher/shots/10": 75.0}
+    (folder / "measured.json").write_text(json.dumps(found))
+    places = ("--work", tmp_path / "later", "--out", tmp_path / "out/table", "--keep")
+    rows = ("--seeds", "1", "--rows", "vicreg", "ncl", "byol")
+    for _ in range(2):  # from the folder, then from the table alone
+        text = script("scripts/utils/reproduce.py", "digits", *rows, *places).stdout
+        lines = [line.split(" |")[:3] for line in text.splitlines() if line.startswith("| ")]
+        assert [line[0][2:] for line in lines[1:]] == ["byol", "byol, teacher", "ncl", "vicreg"]
+        assert lines[2] == ["| byol, teacher", "", " 75.0"]
+        assert "| vicreg | 50.0 ± 0.0 | 94.5 ± 2.1 |" in text
+        (folder / "measured.json").unlink(missing_ok=True)
 
 
 def test_a_table_that_asks_for_what_there_is_not(script: Command) -> None:

@@ -1,0 +1,128 @@
+"""A model card: what a trained network is, for somebody who has only its folder."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+import yaml
+
+from solo.config import Config, ConfigError, in_pixels
+from solo.evaluation.encoders import Encoder
+from solo.methods import METHODS
+from solo.runs.metrics import VALIDATION
+from solo.runs.saved import SavedRun
+
+HEAD = """---
+library_name: timm
+pipeline_tag: image-feature-extraction
+tags:
+- image-feature-extraction
+- self-supervised-learning
+---
+"""
+
+PLAIN = """network = timm.create_model("local-dir:<this folder>", pretrained=True).eval()"""
+OWN_STEM = """from load_backbone import load  # in this folder; needs timm alone
+
+network = load("<this folder>").eval()"""
+
+
+def model_card(source: Path, encoder: Encoder, own_stem: bool) -> str:
+    """README.md of an exported network.
+
+    Args:
+        source: the run's folder or checkpoint.
+        encoder: its network.
+        own_stem: whether load_backbone.py builds it.
+    """
+    config = encoder.config
+    assert config is not None
+    folder = next((path for path in (source, *source.parents) if _is_run(path)), None)
+    facts = _facts(config, encoder, SavedRun(folder) if folder else None)
+    lines = [
+        HEAD,
+        f"# {encoder.name}",
+        "",
+        f"`{config.backbone.name}`, {encoder.num_features()} features an image, trained on "
+        f"{config.data.dataset} by {config.method}: {_method(config.method)}",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+        "",
+        *_numbers(folder),
+        "## Use",
+        "",
+        "```python",
+        "import timm, torch",
+        "",
+        OWN_STEM if own_stem else PLAIN,
+        "facts = network.pretrained_cfg",
+        'mean, std = (torch.tensor(facts[key])[:, None, None] for key in ("mean", "std"))',
+        "features = network((images / 255 - mean) / std)  # [N, C, H, W] in 0 to 255",
+        "```",
+        "",
+        "The licence is for whoever publishes the weights to choose; mind that of the images.",
+        "",
+        "## The whole recipe",
+        "",
+        "```yaml",
+        yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip(),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _method(name: str) -> str:
+    """The first line of its module: what it is, and the paper."""
+    return (inspect.getdoc(sys.modules[METHODS[name].__module__]) or name).splitlines()[0]
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file()
+
+
+def _facts(config: Config, encoder: Encoder, run: SavedRun | None) -> dict[str, str]:
+    """What one asks first."""
+    means, deviations = (
+        ", ".join(f"{value:.4g}" for value in values)
+        for values in (encoder.normalize.mean, encoder.normalize.std)
+    )
+    views = sum(entry.num_crops for entry in config.augmentations)
+    known = {
+        "images": f"{in_pixels(encoder.image_size)}, {encoder.channels} channels",
+        "mean; deviation of values in 0 to 1": f"{means}; {deviations}",
+        "features are of": "the teacher" if encoder.features == "teacher" else "the backbone",
+        "epochs": f"{config.max_epochs}, {views} views of each image",
+        "batch of each process": str(config.optimizer.batch_size),
+        "labels": "used" if config.method == "supervised" else "not used",
+        "seed": str(config.seed),
+    }
+    if run is not None:
+        facts = run.facts
+        names = {"git": "commit", "torch": "torch", "timm": "timm", "device": "device"}
+        known |= {label: str(facts[name]) for name, label in names.items() if facts.get(name)}
+    return known
+
+
+def _numbers(folder: Path | None) -> list[str]:
+    """The run's last validation, and evaluations of it that lie beside it."""
+    if folder is None:
+        return []
+    last = SavedRun(folder).metrics.last()
+    shown = {name: m for name, m in VALIDATION.items() if m.summary and name in last}
+    lines = ["## Numbers", "", "| at the end of the run | |", "|---|---|"]
+    lines += [f"| {metric.label} | {metric.text(last[name])} |" for name, metric in shown.items()]
+    for path in sorted(folder.parents[1].glob("linear/*/table.md")):
+        try:
+            evaluated = SavedRun(path.parent).config
+        except ConfigError:
+            continue
+        if Path(str(evaluated.get("pretrained"))).expanduser().resolve() == folder.resolve():
+            data = (evaluated.get("data") or {}).get("dataset")
+            lines += ["", f"Evaluated by `mode={evaluated.get('mode')}` on {data}:", ""]
+            lines += path.read_text().splitlines()
+    return [*lines, ""]

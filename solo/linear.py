@@ -17,6 +17,7 @@ from solo.config.published import translate
 from solo.data import ImageData, Normalize
 from solo.data.datasets import normalisation
 from solo.evaluation.encoders import Encoder
+from solo.evaluation.grid import GridProbe
 from solo.evaluation.modes import MODES, TRAINED
 from solo.evaluation.table import write_table
 from solo.evaluation.training import TrainedProbe
@@ -65,20 +66,32 @@ def _train(
     config: LinearConfig, encoder: Encoder, console: Console, options: dict[str, Any]
 ) -> Result:
     """Modes linear, mlp and finetune: resumable and logged like pretraining."""
-    data = ImageData(config, labelled_only=True)
+    in_grid = config.grid.enabled
+    if in_grid and config.mode != "linear":
+        raise ConfigError(f"grid is for mode linear, and mode is {config.mode}; leave it out")
+    choose_on = config.grid.held_out if in_grid else 0.0
+    data = ImageData(config, labelled_only=True, choose_on=choose_on)
     encoder.check_channels(data.train.layout.channels)
     if data.val is None:
         raise ConfigError("data.val_path is not set; there is nothing to score the probe on")
     if data.num_classes < 2:
         raise ConfigError(f"{config.data.dataset} has {data.num_classes} class; two are needed")
-    probe = TrainedProbe(config, encoder, data.num_classes, data.multilabel)
+    probe: TrainedProbe | GridProbe
+    if in_grid:
+        probe = GridProbe(config, encoder, data.num_classes, data.held)
+        console.print(f"{len(probe.settings)} probes, chosen by {data.held} held-out images")
+    else:
+        probe = TrainedProbe(config, encoder, data.num_classes, data.multilabel)
     with Run.start(config, data, console, options, config.logging_interval) as current:
         console.print(f"folder: {current.folder.path}", soft_wrap=True)
         current.fit(probe, watching(current, sparse=False), "main_linear.py")
         metrics = current.saved.metrics.last()
         names = ("val_acc1", "val_acc5", "val_map")
         found = {name: metrics[name] for name in names if name in metrics}
-        rows: list[dict[str, Any]] = [{"model": encoder.name, "mode": config.mode, **found}]
+        what = {"model": encoder.name, "mode": config.mode}
+        rows: list[dict[str, Any]] = [{**what, **found}]
+        if in_grid:
+            rows = [{**what, **row} for row in current.saved.checkpoint()["grid"]]
         if current.is_first:
             write_table(current.folder.path, rows, console)
             current.folder.finish()

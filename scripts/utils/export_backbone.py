@@ -4,9 +4,10 @@
 
 Writes model.safetensors, config.json and README.md, a model card.
 ``timm.create_model("local-dir:<output folder>", pretrained=True)`` is the network, its
-pretrained_cfg has the normalisation and image size, and the folder can be pushed to a hub as it is. A ResNet for images up to 32 px has a stem that no timm name
-stands for; load_backbone.py, written beside it, builds that one with timm alone. With --onnx also
-model.onnx, checked against the network by onnxruntime; with --teacher the teacher's network.
+pretrained_cfg has the normalisation and image size, and the folder can be pushed to a hub as it is.
+A ResNet for images up to 32 px has a stem that no timm name stands for; load_backbone.py, written
+beside it, builds that one with timm alone. With --onnx also model.onnx, checked against the network
+by onnxruntime; with --teacher the teacher's network.
 """
 
 from __future__ import annotations

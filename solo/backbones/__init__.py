@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import timm
@@ -219,6 +219,64 @@ def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     # timm: (patch tokens, prefix tokens) of each block, or patch tokens alone.
     picked = [b[1][:, 0] if isinstance(b, tuple) else b.mean(1) for b in blocks]
     return features, torch.cat(picked, dim=-1)
+
+
+TOKENS = ("cls", "patches", "cls_patches", "last_two_cls", "last_four_cls")
+"""Features of ViTs besides the network's own."""
+
+
+def token_features(network: nn.Module, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+    """Several kinds of features of the same images, from one pass.
+
+    Args:
+        network: for other kinds than ``backbone``, see :func:`has_blocks`.
+        images: [B, 3, H, W], normalised.
+        kinds: ``backbone``, the network's own; after the final norm, ``cls`` (the CLS token),
+            ``patches`` (the mean of the patch tokens) and ``cls_patches`` (both); before it,
+            ``last_two_cls`` and ``last_four_cls`` (of so many blocks). Where there is no CLS token,
+            the mean of the patch tokens takes its place.
+
+    Returns:
+        By kind, [B, F] (``cls_patches`` [B, 2F], and so on).
+
+    Raises:
+        ConfigError: for a network without tokens, or with fewer blocks.
+    """
+    if set(kinds) <= {"backbone"}:
+        return {"backbone": network(images)}
+    try:
+        tokens, blocks = network.forward_intermediates(  # type: ignore[operator]
+            images, indices=None, return_prefix_tokens=True, output_fmt="NLC"
+        )
+        prefix = int(network.num_prefix_tokens)  # type: ignore[arg-type]
+    except (AttributeError, TypeError, AssertionError) as error:
+        raise ConfigError(
+            f"features of tokens ({', '.join(kinds)}) are for ViTs, which this network is not; "
+            "choose backbone"
+        ) from error
+    picked = [b[1][:, 0] if isinstance(b, tuple) and prefix else _patches(b) for b in blocks]
+    patches = tokens[:, prefix:].mean(1)
+    cls = tokens[:, 0] if prefix else patches
+    made: dict[str, Tensor] = {}
+    for kind in kinds:
+        if kind == "backbone":
+            made[kind] = network.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+        elif kind == "cls_patches":
+            made[kind] = torch.cat((cls, patches), dim=-1)
+        elif kind in ("cls", "patches"):
+            made[kind] = cls if kind == "cls" else patches
+        else:
+            count = {"last_two_cls": 2, "last_four_cls": 4}[kind]
+            if count > len(picked):
+                raise ConfigError(f"{kind} are features of {count} blocks; there are {len(picked)}")
+            made[kind] = torch.cat(picked[-count:], dim=-1)
+    return made
+
+
+def _patches(block: Any) -> Tensor:
+    """The mean of a block's patch tokens."""
+    mean: Tensor = (block[0] if isinstance(block, tuple) else block).mean(1)
+    return mean
 
 
 def freeze_unused(network: nn.Module, call: Callable[[], Tensor]) -> None:

@@ -62,6 +62,27 @@ class LinearScheduler(Scheduler):
     """Epochs of linear warm-up."""
 
 
+class ProbeGrid(Section):
+    """Mode linear: probes of many settings, trained side by side in one pass over the images. The
+    best on a held-out part of the training set is reported on the validation set."""
+
+    lr: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
+    """Rates per 256 images; optimizer.lr alone where the list is empty."""
+    weight_decay: list[Annotated[float, Field(ge=0)]] = Field(default_factory=list)
+    """Weight decays; optimizer.weight_decay alone where the list is empty."""
+    features: list[
+        Literal["backbone", "cls", "patches", "cls_patches", "last_two_cls", "last_four_cls"]
+    ] = Field(default_factory=list)
+    """What probes see; all but backbone are a ViT's. The network's own where the list is empty."""
+    held_out: float = Field(0.1, gt=0, lt=1)
+    """The part of every class of the training set that chooses."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is more than one probe."""
+        return bool(self.lr or self.weight_decay or self.features)
+
+
 class LinearConfig(RunConfig):
     """A whole evaluation of a trained network."""
 
@@ -84,15 +105,18 @@ class LinearConfig(RunConfig):
     image_size: Pixels | None = None
     """Side of the images that the network sees, or height and width; a run's own (or timm's)
     without it."""
-    l2: float = Field(1.0, ge=0)
+    l2: Annotated[float, Field(ge=0)] | Literal["auto"] = 1.0
     """Weight of ||W||^2 / 2 beside the summed cross-entropy of few_shot and fast, on standardised
-    features."""
+    features; auto: of 0.01, 0.1, … 1000 the one by which a part of the labelled images predicts the
+    others best (1 with a single image of a class)."""
     few_shot: FewShot = FewShot()
     """Options of that mode."""
     knn: KNNGrid = KNNGrid()
     """Options of that mode."""
     mlp: MLP = MLP()
     """Options of that mode."""
+    grid: ProbeGrid = ProbeGrid()
+    """Options of mode linear."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """finetune: factor on the rate from each layer to the one below it."""
     mixup: float = Field(0.0, ge=0)

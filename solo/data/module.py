@@ -22,7 +22,7 @@ from solo.data.datasets import dataset_spec, label_facts, load_splits
 from solo.data.deferred import Unfinished, finish_views
 from solo.data.operations.extra import load_extra
 from solo.data.plans import check_operations
-from solo.data.sources import labelled_part
+from solo.data.sources import hold_out, joined, labelled_part
 
 
 class ImageData(pl.LightningDataModule):
@@ -34,13 +34,17 @@ class ImageData(pl.LightningDataModule):
     Args:
         config: of the run.
         labelled_only: leave out training images without a label.
+        choose_on: the part of every class of the training set that is set aside to choose by: the
+            validation loader's first ``held`` images.
 
     Raises:
         ConfigError: as :func:`load_splits` does, for a batch larger than the data, and for an
             operation of the user's that cannot be loaded.
     """
 
-    def __init__(self, config: RunConfig, labelled_only: bool = False) -> None:
+    def __init__(
+        self, config: RunConfig, labelled_only: bool = False, choose_on: float = 0.0
+    ) -> None:
         super().__init__()
         self.config = config
         self.spec = dataset_spec(config.data.dataset)
@@ -62,6 +66,11 @@ class ImageData(pl.LightningDataModule):
                 raise ConfigError(
                     f"none of the training images of {config.data.dataset} has a label"
                 )
+        self.held = 0
+        if choose_on and self.val is not None:
+            self.train, held = hold_out(self.train, choose_on, "grid.held_out")
+            assert held is not None
+            self.held, self.val = len(held), joined(held, self.val)
         self.num_classes, self.multilabel = label_facts(self.train.labels, self.train.classes)
         if config.data.no_labels:
             self.num_classes = 0

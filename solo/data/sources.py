@@ -161,7 +161,7 @@ class EncodedSource:
         self.labels = labels.long()
         self.classes = classes
         self._bytes: Tensor | None = None
-        self._ends: Tensor | None = None
+        self._spans: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -224,7 +224,11 @@ class EncodedSource:
     def part(self, indices: Tensor) -> EncodedSource:
         """Some of the images, in the order of ``indices``."""
         chosen = copy.copy(self)
-        chosen.names, chosen.labels = self.names.part(indices.numpy()), self.labels[indices]
+        chosen.labels = self.labels[indices]
+        if len(self.names):  # tables have none
+            chosen.names = self.names.part(indices.numpy())
+        if self._spans is not None:
+            chosen._spans = self._spans[indices]
         return chosen
 
     def preload(self, what: str) -> None:
@@ -239,13 +243,14 @@ class EncodedSource:
                 raise BadImageError(f"{self.where(index)} changed while it was read")
             buffer[start:end] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
             start = end
-        self._bytes, self._ends = buffer, ends
+        starts = torch.cat((ends.new_zeros(1), ends[:-1]))
+        self._bytes, self._spans = buffer, torch.stack((starts, ends), dim=1)
 
     def _encoded(self, index: int) -> bytes:
-        if self._bytes is None or self._ends is None:
+        if self._bytes is None or self._spans is None:
             return self.read(index)
-        start = int(self._ends[index - 1]) if index else 0
-        return self._bytes[start : int(self._ends[index])].numpy().tobytes()
+        start, end = self._spans[index].tolist()
+        return self._bytes[start:end].numpy().tobytes()
 
 
 class FolderSource(EncodedSource):
@@ -350,7 +355,7 @@ def _by_class(order: Tensor, labels: Tensor) -> list[Tensor]:
     return [order[own == label] for label in own.unique()]
 
 
-def hold_out(source: ImageSource, part: float) -> Splits:
+def hold_out(source: ImageSource, part: float, key: str = "data.held_out") -> Splits:
     """A part of every class set aside for validation: the same for every run, whatever its seed.
 
     Images without a label stay in training.
@@ -358,6 +363,7 @@ def hold_out(source: ImageSource, part: float) -> Splits:
     Args:
         source: the whole training set.
         part: in (0, 1); at least one image of each class is held out.
+        key: of the config that says so, for messages.
 
     Raises:
         ConfigError: where no image has a label, or a class has a single image.
@@ -369,14 +375,47 @@ def hold_out(source: ImageSource, part: float) -> Splits:
         groups = [order]
     if not groups or min(len(group) for group in groups) < 2:
         raise ConfigError(
-            f"data.held_out is {part}, but "
+            f"{key} is {part}, but "
             + ("a class has a single image" if groups else "no training image has a label")
-            + "; set data.held_out=0"
+            + f"; set {key}=0"
         )
     held = torch.zeros(len(source), dtype=torch.bool)
     for group in groups:
         held[group[: min(max(1, round(part * len(group))), len(group) - 1)]] = True
     return Splits(*(subset(source, chosen.nonzero()[:, 0]) for chosen in (~held, held)))
+
+
+class Joined:
+    """The images of two sources, one after the other.
+
+    Args:
+        first: begins.
+        second: follows; of the same layout and classes.
+    """
+
+    images: Tensor | None = None
+
+    def __init__(self, first: ImageSource, second: ImageSource) -> None:
+        self.parts = first, second
+        self.labels = torch.cat((first.labels, second.labels))
+        self.classes, self.layout = first.classes, first.layout
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Tensor:
+        """As its source gives it."""
+        first, second = self.parts
+        return first.image(index) if index < len(first) else second.image(index - len(first))
+
+
+def joined(first: ImageSource, second: ImageSource) -> ImageSource:
+    """Two sources as one, in memory where both are."""
+    one, other = first.images, second.images
+    if one is None or other is None or one.shape[1:] != other.shape[1:]:
+        return Joined(first, second)
+    labels = torch.cat((first.labels, second.labels))
+    return ArraySource(torch.cat((one, other)), labels, first.classes)
 
 
 def take_fraction(source: ImageSource, fraction: float, generator: torch.Generator) -> ImageSource:

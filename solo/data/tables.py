@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import glob
 import os
 from pathlib import Path
@@ -62,8 +61,9 @@ class TableSource(EncodedSource):
 
     def part(self, indices: Tensor) -> TableSource:
         """Some of the images, in the order of ``indices``."""
-        chosen = copy.copy(self)
-        chosen.rows, chosen.labels = self.rows[indices.numpy()], self.labels[indices]
+        chosen = super().part(indices)
+        assert isinstance(chosen, TableSource)
+        chosen.rows = self.rows[indices.numpy()]
         return chosen
 
 

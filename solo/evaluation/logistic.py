@@ -72,6 +72,54 @@ def fit_logistic(
     return LinearClassifier(mean, scale, weight.detach(), bias.detach())
 
 
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+"""What :func:`choose_l2` chooses from."""
+FOLDS, FEW, MANY = 5, 200, 10_000
+"""Parts of a set (up to FEW images, each is held out in turn), and the most that is looked at."""
+
+
+def choose_l2(x: Tensor, labels: Tensor, num_classes: int) -> float:
+    """The penalty by which a part of the labelled images predicts the others best (log-likelihood).
+
+    As the cross-entropy is summed, what is best for a part is near to what is best for all.
+
+    Args:
+        x: [N, F], in random order.
+        labels: [N] classes, or [N, C] binary attributes.
+        num_classes: C.
+
+    Returns:
+        One of ``PENALTIES``; 1, the default, where a class has a single image.
+    """
+    x, labels = x[:MANY], labels[:MANY]
+    fold = torch.arange(len(x), device=labels.device) % FOLDS
+    if labels.ndim == 1:
+        place = torch.zeros_like(labels)  # of an image among those of its class
+        for label in labels.unique():
+            own = labels == label
+            place[own] = torch.arange(int(own.sum()), device=labels.device)
+            if int(own.sum()) < 2:
+                return 1.0
+        fold = place % FOLDS
+    left_out = range(FOLDS if len(x) <= FEW else 1)
+    losses = []
+    for l2 in PENALTIES:
+        total = 0.0
+        for number in left_out:
+            held = fold == number
+            if not bool(held.any()):  # fewer images of each class than folds
+                continue
+            classifier = fit_logistic(x[~held], labels[~held], num_classes, l2)
+            scores, truth = classifier.scores(x[held]), labels[held]
+            if labels.ndim == 1:
+                total += float(F.cross_entropy(scores, truth, reduction="sum"))
+            else:
+                kind = truth.to(scores.dtype)
+                total += float(F.binary_cross_entropy_with_logits(scores, kind, reduction="sum"))
+        losses.append(total)
+    return PENALTIES[min(range(len(losses)), key=losses.__getitem__)]
+
+
 def accuracy(scores: Tensor, labels: Tensor) -> float:
     """Percent correct; of binary attributes, the mean over attributes."""
     if labels.ndim == 1:

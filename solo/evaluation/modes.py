@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from rich.console import Console
 
+from solo import rng
 from solo.config import ConfigError, in_pixels
 from solo.config.evaluation import LinearConfig
 from solo.config.schema import Data
@@ -16,7 +18,7 @@ from solo.evaluation.encoders import Encoder, untrained
 from solo.evaluation.features import FeatureSet, Pixels, device, extract, pixel_size
 from solo.evaluation.few_shot import Score, check_shots, few_shot
 from solo.evaluation.knn import knn_grid
-from solo.evaluation.logistic import accuracy, fit_logistic
+from solo.evaluation.logistic import MANY, accuracy, choose_l2, fit_logistic
 from solo.evaluation.retrieval import compare_retrieval
 from solo.evaluation.sparsity import marginal_gap, sparsity_summary
 from solo.methods.probes import mean_average_precision
@@ -70,7 +72,12 @@ def fast_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[
     outputs, _ = label_facts(split.train.labels, split.train.classes)
     train, val = _both(config, encoder, split, console, config.data.dataset)
     where = device()
-    classifier = fit_logistic(train.x.to(where), train.labels.to(where), outputs, config.l2)
+    x, labels, l2 = train.x.to(where), train.labels.to(where), config.l2
+    if l2 == "auto":
+        order = torch.randperm(len(x), generator=rng.generator(config.seed, "l2"))[:MANY].to(where)
+        l2 = choose_l2(x[order], labels[order], outputs)
+        console.print(f"l2 {l2:g}, chosen by a fifth of the training images")
+    classifier = fit_logistic(x, labels, outputs, l2)
     scores = classifier.scores(val.x.to(where)).cpu()
     found: dict[str, Any] = {"model": encoder.name, "acc1": accuracy(scores, val.labels)}
     if val.labels.ndim > 1:

@@ -28,7 +28,13 @@ from solo.data import ImageData, Normalize
 from solo.data.batches import SampleKey, TrainingSampler, TrainingViews, ValidationSampler
 from solo.data.datasets import DATASETS, load_splits
 from solo.data.folders import imagenet100_classes
-from solo.data.sources import ArraySource, BadImageError, fetched, take_fraction
+from solo.data.sources import (
+    ArraySource,
+    BadImageError,
+    fetched,
+    labelled_part,
+    take_fraction,
+)
 from solo.data.views import validation_transform
 
 
@@ -131,6 +137,18 @@ def test_preload_gives_the_same_images_without_the_files(image_tree: Path) -> No
     (image_tree / "train").rename(image_tree / "gone")
     for i, image in enumerate(images):
         assert torch.equal(preloaded.image(i), image)
+
+
+def test_a_part_of_what_is_preloaded(image_tree: Path) -> None:
+    """Images without a label are left out after preloading: the others stay themselves."""
+    keys = {"dataset": "custom", "train_path": str(image_tree / "train")}
+    plain, loaded = (load_splits(data(**keys, preload=p), seed=0).train for p in (False, True))
+    plain.labels[::3] = loaded.labels[::3] = -1
+    ours, theirs = labelled_part(loaded), labelled_part(plain)
+    assert len(ours) == len(theirs) < len(plain)
+    for index in range(len(ours)):
+        assert torch.equal(ours.image(index), theirs.image(index))
+        assert ours.where(index) == theirs.where(index)
 
 
 def test_unlabelled_images_and_odd_formats(tmp_path: Path) -> None:

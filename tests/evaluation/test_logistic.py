@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from solo.evaluation.logistic import accuracy, fit_logistic
+from solo.evaluation.logistic import FEW, FOLDS, PENALTIES, accuracy, choose_l2, fit_logistic
 
 
 @pytest.mark.parametrize("l2", [0.1, 1.0, 10.0])
@@ -40,3 +40,36 @@ def test_attributes_are_one_regression_each() -> None:
         expected = theirs.predict_proba(scaler.transform(x))[:, 1]
         np.testing.assert_allclose(found[:, column], expected, atol=2e-3)
     assert accuracy(torch.tensor([[1.0, -1.0]]), torch.tensor([[1, 1]])) == 50.0
+
+
+def test_the_penalty_is_chosen_by_what_is_left_out() -> None:
+    """Against cross-validation of scikit-learn over the same grid."""
+    content = load_digits()
+    order = np.random.default_rng(0).permutation(len(content.data))
+    for count, noise in ((150, 0.0), (150, 12.0), (600, 30.0)):
+        picked = order[:count]
+        random = np.random.default_rng(1).normal(size=(count, 64)) * noise
+        x, y = content.data[picked] + random, content.target[picked]
+        place = np.array([(y[:i] == y[i]).sum() for i in range(count)])
+        folds = [place % FOLDS == k for k in range(FOLDS if count <= FEW else 1)]
+        losses = []
+        for l2 in PENALTIES:
+            total = 0.0
+            for held in folds:
+                kept = x[~held]
+                spread = kept.std(0)
+                scale = np.where(spread > 1e-6 * spread.max(), 1 / np.maximum(spread, 1e-30), 0)
+                fitted = LogisticRegression(C=1 / l2, max_iter=2000).fit(
+                    (kept - kept.mean(0)) * scale, y[~held]
+                )
+                likely = fitted.predict_log_proba((x[held] - kept.mean(0)) * scale)
+                total -= likely[np.arange(held.sum()), y[held]].sum()
+            losses.append(total)
+        expected = PENALTIES[int(np.argmin(losses))]
+        found = choose_l2(torch.from_numpy(x), torch.from_numpy(y), 10)
+        assert found == expected
+        assert noise == 0.0 or found > 1
+    ones = torch.from_numpy(content.data[:10])
+    assert choose_l2(ones, torch.arange(10), 10) == 1.0
+    attributes = torch.from_numpy((content.data[:300, 20:23] > 8).astype(np.int64))
+    assert choose_l2(torch.from_numpy(content.data[:300]), attributes, 3) in PENALTIES

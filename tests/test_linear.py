@@ -329,7 +329,7 @@ def test_raw_pixels_that_would_not_fit(
     """ImageNet-100 at 224 px would be 76 GB: they are shrunk, or left out, and it is said."""
     assert pixel_size(126_689, 224) == 26 and pixel_size(1797, 8) == 8
     assert pixel_size(10_000_000, 224) is None
-    train = 1437 * 3 * 4
+    train = 1437 * 4  # grey digits
     few = {"shots": [1], "draws": 1}
     x = extract(Pixels(32, True, 8), load_splits(Data(), 0).val)
     assert x.x.shape == (360, 192) and float(x.x.min()) >= 0 and float(x.x.max()) <= 1

@@ -41,17 +41,19 @@ class Pixels(nn.Module):
         image_size: of the images that it is given.
         whole: see :class:`Encoder`.
         size: h and w, to which they are shrunk.
+        channels: how many are told apart; of grey images in three channels, one.
     """
 
     name = "raw pixels"
 
-    def __init__(self, image_size: Size, whole: bool, size: Size) -> None:
+    def __init__(self, image_size: Size, whole: bool, size: Size, channels: int = 3) -> None:
         super().__init__()
         self.image_size, self.whole, self.size = image_size, whole, size
+        self.channels = channels
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels as features in [0, 1]."""
-        x = images.float()
+        x = images[:, : self.channels].float()
         if self.size != self.image_size:
             x = F.interpolate(x, sides(self.size), mode="bilinear", antialias=True)
         return x.flatten(1) / 255

@@ -181,12 +181,15 @@ def _raw_pixels(
     encoder: Encoder, split: Splits, console: Console, name: str
 ) -> list[tuple[str, Encoder | Pixels]]:
     """The row of raw pixels: at the network's size, or as large as memory allows, and said so."""
-    size = encoder.image_size
-    shown = pixel_size(len(split.train), size, split.train.layout.channels)
+    size, images = encoder.image_size, split.train.images
+    channels = split.train.layout.channels if images is None else images.shape[1]
+    shown = pixel_size(len(split.train), size, channels)
     if shown != size:
         how = f"shrunk from {in_pixels(size)} to {in_pixels(shown)}" if shown else "left out"
         console.print(f"{name}: raw pixels of {len(split.train)} images are {how}: memory")
-    return [("raw pixels", Pixels(size, dataset_spec(name).whole, shown))] if shown else []
+    return (
+        [("raw pixels", Pixels(size, dataset_spec(name).whole, shown, channels))] if shown else []
+    )
 
 
 def _options(config: LinearConfig, console: Console, label: str) -> dict[str, Any]:

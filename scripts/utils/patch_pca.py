@@ -27,11 +27,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from solo.backbones.maps import attention_maps, feature_maps
 from solo.config import RunError, sides
 from solo.data.decode import UNREADABLE, decode, layout_of, reason_of
 from solo.data.folders import unlabelled_tree
 from solo.evaluation.encoders import Encoder
-from solo.report.patches import Palette, attention_maps, feature_maps
+from solo.report.patches import Palette
 from solo.runs.networks import load_encoder
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")

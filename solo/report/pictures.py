@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from solo.backbones import has_blocks
+from solo.backbones.maps import feature_maps
 from solo.data import ImageData
 from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
 from solo.distributions import GeneralizedGaussian
 from solo.evaluation.knn import nearest
 from solo.methods import SSLMethod
-from solo.report.patches import Palette, feature_maps
+from solo.report.patches import Palette
 from solo.runs.metrics import describe
 from solo.runs.saved import Metrics
 

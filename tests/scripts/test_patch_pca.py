@@ -15,8 +15,9 @@ import torchvision
 from helpers import tiny
 from PIL import Image
 
+from solo.backbones.maps import attention_maps, feature_maps
 from solo.pretrain import run
-from solo.report.patches import Palette, attention_maps, feature_maps
+from solo.report.patches import Palette
 
 Command = Callable[..., CompletedProcess[str]]
 

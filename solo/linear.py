@@ -19,6 +19,7 @@ from solo.data.datasets import normalisation
 from solo.evaluation.encoders import Encoder
 from solo.evaluation.grid import GridProbe
 from solo.evaluation.modes import MODES, TRAINED
+from solo.evaluation.segmentation import SEGMENTATION, segmentation_rows
 from solo.evaluation.table import write_table
 from solo.evaluation.training import TrainedProbe
 from solo.optim import OPTIMIZER_OPTIONS
@@ -51,11 +52,17 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
             "(srun --ntasks=1), or choose linear, mlp or finetune"
         )
     rng.seed_global(config.seed, "evaluation")
-    rows = MODES[config.mode](config, encoder, console)
+    picture = None
+    if config.mode == SEGMENTATION:
+        rows, picture = segmentation_rows(config, encoder, console)
+    else:
+        rows = MODES[config.mode](config, encoder, console)
     folder = choose_folder(config, console.print)
     try:
         folder.create(config)
         write_table(folder.path, rows, console)
+        if picture is not None:
+            picture.savefig(folder.path / f"{config.mode}.png", dpi=110)
         folder.finish()
     finally:
         folder.release()
@@ -147,6 +154,7 @@ def _check(tree: dict[str, Any]) -> LinearConfig:
     name = optimizer.get("name", "sgd") if isinstance(optimizer, Mapping) else "sgd"
     sections = {"optimizer.kwargs": OPTIMIZER_OPTIONS[name]} if name in OPTIMIZER_OPTIONS else {}
     config = check(tree, LinearConfig, sections)
-    if config.mode not in (*TRAINED, *MODES):
-        raise unknown_name("mode", config.mode, (*TRAINED, *MODES))
+    modes = (*TRAINED, *MODES, SEGMENTATION)
+    if config.mode not in modes:
+        raise unknown_name("mode", config.mode, modes)
     return config

@@ -83,14 +83,35 @@ class ProbeGrid(Section):
         return bool(self.lr or self.weight_decay or self.features)
 
 
+class Segmentation(Section):
+    """Mode segmentation: the class of each pixel, by frozen features of places."""
+
+    kind: Literal["folder", "voc", "ade20k"] = "folder"
+    """folder: <path>/images and <path>/masks, of the training and the validation images each; voc:
+    Pascal VOC 2012, VOCdevkit below train_path; ade20k: images and annotations below train_path."""
+    train_path: str | None = None
+    """Where the images are."""
+    val_path: str | None = None
+    """Of folders, where the validation images are."""
+    method: list[Literal["linear", "knn"]] = Field(["linear", "knn"], min_length=1)
+    """How places are classified: a linear layer fitted to the optimum (with l2), or the nearest
+    training patches."""
+    patches: Positive = 200_000
+    """Training patches at most, alike many of each image."""
+    k: Positive = 30
+    """Neighbours that vote."""
+    temperature: float = Field(0.07, gt=0)
+    """Of their votes."""
+
+
 class LinearConfig(RunConfig):
     """A whole evaluation of a trained network."""
 
     name: str = "linear"
     """First part of the folder's name."""
     mode: str = "few_shot"
-    """few_shot, fast (logistic regression), knn and sparsity work on features that are computed
-    once; linear, mlp and finetune train on augmented images."""
+    """few_shot, fast (logistic regression), knn, sparsity and segmentation work on features that
+    are computed once; linear, mlp and finetune train on augmented images."""
     pretrained: str | None = None
     """A run's folder, a checkpoint of ours, a state dict of torchvision or timm (with
     backbone.name), a folder in timm's layout (as scripts/utils/export_backbone.py writes), or a
@@ -117,6 +138,8 @@ class LinearConfig(RunConfig):
     """Options of that mode."""
     grid: ProbeGrid = ProbeGrid()
     """Options of mode linear."""
+    segmentation: Segmentation = Segmentation()
+    """Options of that mode."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """finetune: factor on the rate from each layer to the one below it."""
     mixup: float = Field(0.0, ge=0)

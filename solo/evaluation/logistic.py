@@ -24,7 +24,12 @@ class LinearClassifier(NamedTuple):
 
 
 def fit_logistic(
-    x: Tensor, labels: Tensor, num_classes: int, l2: float = 1.0, max_iter: int = 500
+    x: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    l2: float = 1.0,
+    max_iter: int = 500,
+    soft: bool = False,
 ) -> LinearClassifier:
     """Minimise the summed cross-entropy + l2 / 2 ||W||^2 on standardised features.
 
@@ -37,6 +42,7 @@ def fit_logistic(
         num_classes: C.
         l2: weight of the penalty; scikit-learn's C is its inverse.
         max_iter: iterations of L-BFGS at most.
+        soft: labels [N, C] are the probabilities of one class each.
     """
     x = x.to(torch.float64 if x.device.type == "cpu" else torch.float32)
     mean = x.mean(0)
@@ -59,8 +65,8 @@ def fit_logistic(
     def closure() -> Tensor:
         optimizer.zero_grad()
         scores = F.linear(standard, weight, bias)
-        if labels.ndim == 1:
-            fit = F.cross_entropy(scores, labels)
+        if labels.ndim == 1 or soft:
+            fit = F.cross_entropy(scores, labels.to(x.dtype) if soft else labels)
         else:
             fit = F.binary_cross_entropy_with_logits(scores, labels.to(x.dtype)) * num_classes
         loss = fit + l2 / (2 * len(x)) * weight.square().sum()

@@ -25,6 +25,7 @@ import torchvision
 from children import Worker, member, start
 from PIL import Image
 
+import solo.pretrain
 from benchmarks.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +44,20 @@ def golden() -> dict[str, np.ndarray]:
     """tests/golden/reference.npz."""
     with np.load(ROOT / "tests/golden/reference.npz") as content:
         return dict(content)
+
+
+REPORT = solo.pretrain.report
+
+
+def pytest_configure() -> None:
+    """Runs in the tests' own process write no report.html, which takes seconds; see ``reports``."""
+    pytest.MonkeyPatch().setattr("solo.pretrain.report", lambda console, folder: None)
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do in this test, as they do for users."""
+    monkeypatch.setattr("solo.pretrain.report", REPORT)
 
 
 @pytest.fixture(autouse=True)

@@ -87,6 +87,7 @@ DIGITS = [w for w in RUNS if w[0] == "main_pretrain.py"]
 DIGITS = [w for w in DIGITS if taken(w)[1] and not any("submitit" in word for word in w)]
 
 
+@pytest.mark.usefixtures("reports")
 @pytest.mark.slow
 @pytest.mark.parametrize("words", DIGITS, ids=lambda words: " ".join(words)[-70:])
 def test_every_digits_run_that_is_named(
@@ -100,6 +101,7 @@ def test_every_digits_run_that_is_named(
     assert len(list(tmp_path.glob("*/*/report.html"))) >= count
 
 
+@pytest.mark.usefixtures("reports")
 @pytest.mark.slow
 @pytest.mark.parametrize("words", OWN, ids=lambda words: " ".join(words)[-70:])
 def test_own_images_as_the_pages_say(

@@ -49,6 +49,7 @@ REFERENCE_NAMES = {
 }
 
 
+@pytest.mark.usefixtures("reports")
 def test_a_runs_folder(tmp_path: Path) -> None:
     result = run(tiny(tmp_path, checkpoint={"keep_prev": True}))
     assert result.folder.parent == tmp_path / "rectified_lpjepa"
@@ -171,6 +172,7 @@ def test_rates_follow_the_rule(tmp_path: Path) -> None:
     assert last(result)["global_step"] == 3
 
 
+@pytest.mark.usefixtures("reports")
 def test_unlabelled_images_train_without_probes(image_tree: Path, tmp_path: Path) -> None:
     result = run(
         tiny(
@@ -418,6 +420,7 @@ def test_only_the_same_config_is_gone_on_with(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/*"))) == 1
 
 
+@pytest.mark.usefixtures("reports")
 def test_what_is_left_after_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

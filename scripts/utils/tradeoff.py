@@ -4,8 +4,8 @@
 
 Takes every finished pretraining run below the folder. Rectified LpJEPA runs make one line for each
 shape p of the target; all others are points. With --select, runs of the same loss (method, target,
-weights, data set) are listed by its training value, which needs no labels, beside its rank
-correlation with the metric.
+weights, data set) are listed by its training value, which needs no labels; rank correlations of it,
+and of features' effective rank (RankMe), with the metric follow.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Run(NamedTuple):
     l0: float | None
     score: float | None
     loss: float | None
+    rank: float | None
     objective: str
 
 
@@ -73,6 +74,7 @@ def read_run(folder: Path, metric: str) -> Run | None:
         last.get(L0),
         last.get(metric),
         _recent_loss(metrics, config["method"]),
+        last.get("val_effective_rank"),
         ", ".join(
             [
                 f"{config['method']} on {config['data']['dataset']}",
@@ -130,14 +132,22 @@ def select(runs: Sequence[Run], metric: str) -> str:
         for run in known:
             score = "" if run.score is None else f"  {metric} {run.score:.2f}"
             lines.append(f"  {run.loss:.4g}  {run.name}{score}")
-        both = [run for run in known if run.score is not None]
-        if len(both) > 2:
-            losses, scores = [-(r.loss or 0.0) for r in both], [r.score for r in both]
-            found = "undefined, all are alike"
-            if len(set(losses)) > 1 and len(set(scores)) > 1:
-                found = f"{spearmanr(losses, scores).statistic:.2f}"
-            lines.append(f"  rank correlation of -loss with {metric}: {found}")
+        for label, values in (
+            ("-loss", [-(run.loss or 0.0) for run in known]),
+            ("effective rank", [run.rank for run in known]),
+        ):
+            pairs = [(v, r.score) for v, r in zip(values, known) if None not in (v, r.score)]
+            if len(pairs) > 2:
+                lines.append(f"  rank correlation of {label} with {metric}: {_correlation(pairs)}")
     return "\n".join(lines)
+
+
+def _correlation(pairs: Sequence[tuple[float | None, float | None]]) -> str:
+    """Spearman's, in words."""
+    first, second = zip(*pairs)
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return "undefined, all are alike"
+    return f"{spearmanr(first, second).statistic:.2f}"
 
 
 def main() -> None:

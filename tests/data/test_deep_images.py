@@ -109,6 +109,7 @@ def test_values_are_the_files(kind: str, channels: int, tmp_path: Path) -> None:
         torch.testing.assert_close(made.views[0][1, index], train.image(index))
 
 
+@pytest.mark.usefixtures("reports")
 @pytest.mark.parametrize("kind", [slow("bands"), "float", slow("rgba")])
 def test_a_run_resumes_evaluates_and_reports(kind: str, tmp_path: Path) -> None:
     """Killed after an epoch and gone on with, it ends in the same weights; all else follows."""

@@ -134,6 +134,7 @@ def test_the_nearest_shapes_are_named() -> None:
         build_backbone("maxvit_rmlp_pico_rw_256", {}, (60, 100))
 
 
+@pytest.mark.usefixtures("reports")
 @pytest.mark.parametrize("name", ["resnet", slow("vit"), slow("ijepa")])
 def test_a_run_trains_evaluates_and_reports(name: str, tmp_path: Path) -> None:
     content = tiny(

@@ -21,6 +21,7 @@ import yaml
 from helpers import ROOT, slow, tiny
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from scipy.stats import spearmanr
 
 from solo.config import ConfigError
 from solo.config.cli import arguments
@@ -66,7 +67,14 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
         assert picture.size[0] > 600
     chosen = script("scripts/utils/tradeoff.py", runs, "--select").stdout
     assert chosen.count("lowest training loss first") == 4  # three targets, and LeJEPA's
-    assert chosen.count("rank correlation") == 1
+    dense = table[:3]
+    for label, values in (
+        ("-loss", [-float(row["loss"]) for row in dense]),
+        ("effective rank", [float(row["rank"]) for row in dense]),
+    ):
+        expected = spearmanr(values, [float(row["score"]) for row in dense]).statistic
+        shown = "undefined, all are alike" if np.isnan(expected) else f"{expected:.2f}"
+        assert chosen.count(f"rank correlation of {label} with val_acc1: {shown}\n") == 1
     nothing = script("scripts/utils/tradeoff.py", tmp_path, check=False)
     assert nothing.returncode and "no finished pretraining run" in nothing.stderr
 

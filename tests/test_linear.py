@@ -336,7 +336,7 @@ def test_raw_pixels_that_would_not_fit(
     big = {"image_size": 16, "few_shot": few}
     monkeypatch.setattr(features, "MOST_PIXEL_BYTES", train * 10**2)
     first = evaluate(trained, tmp_path, **big)
-    assert "raw pixels of 1437 images are shrunk from 16 to 10 px" in capfd.readouterr().out
+    assert "raw pixels of 1437 images are shrunk from 16 px to 10 px" in capfd.readouterr().out
     assert first.rows[0]["model"] == "raw pixels"
     monkeypatch.setattr(features, "MOST_PIXEL_BYTES", train * 7**2)
     second = evaluate(trained, tmp_path, **big)

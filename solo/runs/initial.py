@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 
 import torch
+from timm.layers import resample_abs_pos_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ def begin_with(method: SSLMethod, encoder: Encoder) -> list[str]:
     if encoder.channels != channels:
         said.append(_spread(state, encoder, channels))
     if any(name in state and state[name].shape != x.shape for name, x in _named(network)):
-        state = _resized(state, network)
+        state = _resized(state, encoder.backbone, network)
         sizes = in_pixels(encoder.image_size), in_pixels(method.config.view_sizes[0])
         said.append(f"init_from: positions for {sizes[0]} were adapted to {sizes[1]}")
     load_weights(network, state, source)
@@ -111,8 +112,15 @@ def _spread(state: dict[str, Tensor], encoder: Encoder, channels: int) -> str:
     return f"init_from: {name} was spread over {channels} channels"
 
 
-def _resized(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+def _resized(state: dict[str, Tensor], old: nn.Module, network: nn.Module) -> dict[str, Tensor]:
     """What the network's family in timm makes of weights of another size, if it has a way."""
+    grids = [getattr(getattr(x, "patch_embed", None), "grid_size", None) for x in (old, network)]
+    if "pos_embed" in state and None not in grids and grids[0][0] != grids[0][1]:
+        height, width = grids[0]  # timm's own way takes old grids for square
+        count = state["pos_embed"].shape[1] - height * width
+        state["pos_embed"] = resample_abs_pos_embed(
+            state["pos_embed"], list(grids[1]), [height, width], num_prefix_tokens=count
+        )
     family = inspect.getmodule(type(network))
     adapt = getattr(family, "checkpoint_filter_fn", None)
     if adapt is None:

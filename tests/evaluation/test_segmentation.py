@@ -63,13 +63,13 @@ def scenes(root: Path, count: int, first: int = 0) -> Path:
 
 
 class Means(nn.Module):
-    """The mean colour of each 4 x 4 patch: features that know the scene."""
+    """The mean colour of each 2 x 2 patch: features that know the scene."""
 
     num_features = 3
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer4 = nn.AvgPool2d(4)
+        self.layer4 = nn.AvgPool2d(2)
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -69,11 +70,20 @@ def model_card(source: Path, encoder: Encoder, own_stem: bool) -> str:
         "## The whole recipe",
         "",
         "```yaml",
-        yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip(),
+        yaml.safe_dump(_recipe(config), sort_keys=False).rstrip(),
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _recipe(config: Config) -> dict[str, Any]:
+    """The config without the places of whoever trained it."""
+    saved = config.to_dict()
+    own = ("checkpoint", "auto_resume", "resume_from_checkpoint", "init_from", "wandb")
+    recipe = {key: value for key, value in saved.items() if key not in own}
+    data = {key: value for key, value in saved["data"].items() if not key.endswith("_path")}
+    return {**recipe, "data": data}
 
 
 def _method(name: str) -> str:

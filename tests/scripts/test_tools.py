@@ -114,6 +114,8 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
         assert said in card
     assert "Evaluated by `mode=fast` on digits" in card and "| model | acc1 |" in card
     recipe = yaml.safe_load(card.split("```yaml")[1].split("```")[0])
+    assert "checkpoint" not in recipe and "train_path" not in recipe["data"]
+    recipe |= {"checkpoint": options["checkpoint"]}
     assert resolve_config(recipe).to_dict() == resolve_config(options).to_dict()
     images = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
     torch.save(images, tmp_path / "images.pt")

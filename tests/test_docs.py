@@ -124,6 +124,7 @@ def test_other_commands_exist() -> None:
         "benchmarks.profile_step",
         "benchmarks.rehearse",
         "solo.report",
+        "solo.runs",
         "venv",
     }
     for words in OTHERS:

@@ -104,6 +104,7 @@ class RunFolder:
                 started=known.get("started", _now()),
                 continued=[*known["continued"], _now()] if "continued" in known else [],
                 finished=None,
+                error=None,
             )
 
     def facts(self) -> dict[str, Any]:
@@ -301,7 +302,7 @@ def _replace(path: Path, text: str) -> None:
 
 def _differences(config: dict[str, Any], saved: dict[str, Any]) -> list[str]:
     """Keys of another value in a saved config that change what comes out."""
-    ours, theirs = _flat(config), _flat(_in_full(saved))
+    ours, theirs = flat(config), flat(_in_full(saved))
     return sorted(
         f"{key} ({theirs.get(key)}, now {ours.get(key)})"
         for key in {*ours, *theirs}
@@ -309,14 +310,14 @@ def _differences(config: dict[str, Any], saved: dict[str, Any]) -> list[str]:
     )
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """A nested config as dotted keys, lists of sections with the number of the entry."""
     sections = isinstance(tree, list) and all(isinstance(entry, dict) for entry in tree)
     if not isinstance(tree, dict) and not (sections and tree):
         return {prefix: tree}
     found: dict[str, Any] = {}
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
     return found
 
 

@@ -74,6 +74,12 @@ def claim(folder: Path) -> Lease | str:
     return Lease(mine)
 
 
+def holder(folder: Path) -> str | None:
+    """Who runs what is in a folder, None where nobody does."""
+    _, path = max(_leases(folder), default=(0, None))
+    return None if path is None else _sign_of_life(path, own=True)
+
+
 def slurm_job() -> str | None:
     """The number of the Slurm job that this process is in; it stays when the job is requeued."""
     return os.environ.get("SLURM_JOB_ID")
@@ -83,8 +89,13 @@ def _leases(folder: Path) -> list[tuple[int, Path]]:
     return [(int(path.name.rpartition("-")[2]), path) for path in folder.glob(".lease-*")]
 
 
-def _sign_of_life(path: Path) -> str | None:
-    """Who holds a lease, None if nobody does any more."""
+def _sign_of_life(path: Path, own: bool = False) -> str | None:
+    """Who holds a lease, None if nobody does any more.
+
+    Args:
+        path: of the lease.
+        own: whether this process and this Slurm job count too.
+    """
     try:
         age = time.time() - path.stat().st_mtime
         facts: dict[str, Any] = json.loads(path.read_text())
@@ -92,11 +103,14 @@ def _sign_of_life(path: Path) -> str | None:
         return None
     except ValueError:  # just being written, or cut by a crash
         return "another process" if age < STALE else None
-    if age > STALE or (facts["slurm_job"] is not None and facts["slurm_job"] == slurm_job()):
+    ours = facts["slurm_job"] is not None and facts["slurm_job"] == slurm_job()
+    if age > STALE or (ours and not own):
         return None
-    here = facts["host"] == platform.node()
-    if here and (facts["pid"] == os.getpid() or not _exists(facts["pid"])):
-        return None
+    if facts["host"] == platform.node():
+        if facts["pid"] == os.getpid() and not own:
+            return None
+        if not _exists(facts["pid"]):
+            return None
     return f"process {facts['pid']} on {facts['host']}"
 
 

@@ -96,6 +96,10 @@ class Run:
             if trainer.is_global_zero:
                 folder.create(config)
             yield cls(config, data, console, trainer, io, folder)
+        except Exception as error:
+            if trainer.is_global_zero:
+                folder.note(error=(str(error).strip() or repr(error)).splitlines()[-1][:500])
+            raise
         finally:
             if config.wandb.enabled:
                 close_dashboard()

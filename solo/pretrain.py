@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from solo.backbones import has_batchnorm
 from solo.callbacks import CollapseMonitor, KNNMonitor, SparsityMonitor, watching
 from solo.config import Config
 from solo.data import ImageData
@@ -87,6 +88,11 @@ def announce(
             )
     for remark in method.remarks(config.optimizer.batch_size * current.trainer.world_size):
         console.print(remark, soft_wrap=True)
+    if config.micro_batch and has_batchnorm(method):
+        console.print(
+            f"micro_batch: BatchNorm normalises with {config.micro_batch} images, the loss is of "
+            f"all {config.optimizer.batch_size}"
+        )
     if data.num_classes == 1:
         console.print(
             f"warning: all training images are of one class ({data.train.classes[0]}), so probes "

@@ -353,6 +353,11 @@ class Config(RunConfig):
     """The online linear probe."""
     mlp_probe: MLPProbe = MLPProbe()
     """Online MLP probes."""
+    micro_batch: Positive | None = None
+    """Images of each process whose activations are held at a time: networks run again for each
+    such part in the backward pass, and the loss stays that of the whole batch. (With
+    accumulate_grad_batches it is a mean of losses of small batches.) BatchNorm sees each part by
+    itself."""
     compile: bool = False
     """Compile backbone and projector with torch.compile; the first steps take minutes. On a CPU it
     needs a C++ compiler."""

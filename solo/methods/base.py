@@ -7,11 +7,14 @@ A method subclasses :class:`SSLMethod`, declares its options as a :class:`Method
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from solo import rng
 from solo.backbones import (
@@ -150,6 +153,44 @@ class SSLMethod(TrainingModule):
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 
+    def in_parts(self, call: Callable[..., Any], *tensors: Tensor, dim: int = 0) -> list[Any]:
+        """Call networks on parts of a batch, each run again in the backward pass.
+
+        So only one part's activations are held at a time. Without ``config.micro_batch`` there is
+        one part, and it is not run again.
+
+        Args:
+            call: of a part of each of the tensors.
+            tensors: of the batch.
+            dim: of the images.
+        """
+        micro = self.config.micro_batch
+        if micro is None or micro >= tensors[0].shape[dim]:
+            return [call(*tensors)]
+        parts = zip(*(x.split(micro, dim) for x in tensors))
+        return [checkpoint(call, *p, use_reentrant=False, context_fn=self._again) for p in parts]
+
+    def _again(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Contexts of a part's first and second pass: each image counts once for BatchNorm."""
+
+        @contextlib.contextmanager
+        def second() -> Iterator[None]:
+            with statistics_kept(self):
+                yield
+
+        return contextlib.nullcontext(), second()
+
+    def encode_batch(self, views: list[Tensor]) -> Encoded:
+        """:meth:`encode`, in parts."""
+        parts = self.in_parts(lambda *part: self.encode(list(part)), *views, dim=1)
+        if len(parts) == 1:
+            whole: Encoded = parts[0]
+            return whole
+        h, z = (torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("h", "z"))
+        if all(part.probe is part.h for part in parts):
+            return Encoded(h, z, h)
+        return Encoded(h, z, torch.cat([part.probe for part in parts], dim=1))
+
     def encode(self, views: list[Tensor]) -> Encoded:
         """Views of each resolution, [V_r, B, C, H_r, W_r] -> features [V, B, …].
 
@@ -186,7 +227,7 @@ class SSLMethod(TrainingModule):
         """One step; callbacks get the detached features beside the loss."""
         step = self.begin_step(batch_idx)
         log_now = self.is_logging_step(batch_idx)
-        encoded = self.encode(batch.views)
+        encoded = self.encode_batch(batch.views)
         with torch.autocast(encoded.h.device.type, enabled=False):
             encoded = encoded.for_losses()
             h, z = encoded.h, encoded.z

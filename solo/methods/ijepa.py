@@ -177,14 +177,24 @@ class IJEPA(MomentumMethod):
         if images.is_cuda and torch.cuda.is_available():  # else the copies would wait
             masks = Masks(*(x.pin_memory() for x in masks))
         places, targets = (x.to(images.device, non_blocking=True) for x in masks)
-        with self.network_precision():
-            with torch.no_grad():
-                wanted = self.teacher[0].forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
-            with self.keep.only(places):
-                context = self.backbone.forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
-            prediction = self.predictor(context, places, targets)
+        with torch.no_grad():
+            wanted = torch.cat(self.in_parts(self._wanted, images))
+        prediction = torch.cat(self.in_parts(self._predicted, images, places, targets))
         wanted = pick(at_least_float32(wanted), targets.flatten(1)).unflatten(1, targets.shape[1:])
         return Loss(ijepa_loss(at_least_float32(prediction), wanted))
+
+    def _wanted(self, images: Tensor) -> Tensor:
+        """The teacher's tokens of all patches."""
+        with self.network_precision():
+            return self.teacher[0].forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator, no-any-return]
+
+    def _predicted(self, images: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+        """The predictor's tokens of hidden patches, from those that the student sees."""
+        with self.network_precision():
+            with self.keep.only(places):
+                context = self.backbone.forward_features(images)[:, self.keep.prefix :]  # type: ignore[operator]
+            prediction: Tensor = self.predictor(context, places, targets)
+        return prediction
 
     def compile_networks(self, **options: Any) -> None:
         """The passes over patches too, and the predictor."""

@@ -54,13 +54,17 @@ class MomentumMethod(SSLMethod):
 
         Its BatchNorm normalises with the batch, as usual.
         """
+        return torch.cat(self.in_parts(self._taught, batch.views[0], dim=1), dim=1)
+
+    def _taught(self, views: Tensor) -> Tensor:
+        """Of a part of the images."""
         made = []
-        for views in self.passes(self.teacher, batch.views[0]):
+        for some in self.passes(self.teacher, views):
             with self.network_precision():
-                answer = self.teacher[:2](self.images(views))
+                answer = self.teacher[:2](self.images(some))
             for head in self.teacher[2:]:  # heads compute in float32, as the student's do
                 answer = head(at_least_float32(answer))
-            made.append(at_least_float32(answer).unflatten(0, views.shape[:2]))
+            made.append(at_least_float32(answer).unflatten(0, some.shape[:2]))
         return torch.cat(made)
 
     def compile_networks(self, **options: Any) -> None:

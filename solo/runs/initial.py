@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 
 import torch
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
@@ -114,12 +114,12 @@ def _spread(state: dict[str, Tensor], encoder: Encoder, channels: int) -> str:
 
 def _resized(state: dict[str, Tensor], old: nn.Module, network: nn.Module) -> dict[str, Tensor]:
     """What the network's family in timm makes of weights of another size, if it has a way."""
-    grids = [getattr(getattr(x, "patch_embed", None), "grid_size", None) for x in (old, network)]
-    if "pos_embed" in state and None not in grids and grids[0][0] != grids[0][1]:
-        height, width = grids[0]  # timm's own way takes old grids for square
-        count = state["pos_embed"].shape[1] - height * width
+    before, after = _grid(old), _grid(network)
+    if "pos_embed" in state and before and after and before[0] != before[1]:
+        # timm's own way takes old grids for square.
+        count = state["pos_embed"].shape[1] - before[0] * before[1]
         state["pos_embed"] = resample_abs_pos_embed(
-            state["pos_embed"], list(grids[1]), [height, width], num_prefix_tokens=count
+            state["pos_embed"], after, before, num_prefix_tokens=count
         )
     family = inspect.getmodule(type(network))
     adapt = getattr(family, "checkpoint_filter_fn", None)
@@ -130,6 +130,11 @@ def _resized(state: dict[str, Tensor], old: nn.Module, network: nn.Module) -> di
     except Exception:  # of weights that are of another network altogether: told by their shapes
         return state
     return adapted
+
+
+def _grid(network: nn.Module) -> list[int] | None:
+    """Places that a ViT has positions for."""
+    return list(getattr(getattr(network, "patch_embed", None), "grid_size", None) or []) or None
 
 
 def _named(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import merged, rows, slow, state, tiny, words_of
+import yaml
+from helpers import merged, rows, slow, state, tiny
 from torch import nn
 
 from solo.data import ImageData
@@ -141,7 +142,8 @@ def test_two_processes(tmp_path: Path, command: Any) -> None:
         content["optimizer"]["batch_size"] = 32
         content |= {"micro_batch": micro, "precision": "32"}
         content["method_kwargs"] |= {"logging_interval": 1, "projector_type": "identity"}
-        command("main_pretrain.py", "--config-name", "lejepa", *words_of(content))
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        command("main_pretrain.py", "--config-path", tmp_path, "--config-name", name)
         (folder,) = (tmp_path / name).glob("*/*")
         found.append(
             [float(r["train_lejepa_loss"]) for r in rows(folder) if "train_lejepa_loss" in r]

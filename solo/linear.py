@@ -97,9 +97,9 @@ def _train(
         found = {name: metrics[name] for name in names if name in metrics}
         what = {"model": encoder.name, "mode": config.mode}
         rows: list[dict[str, Any]] = [{**what, **found}]
-        if in_grid:
-            rows = [{**what, **row} for row in current.saved.checkpoint()["grid"]]
         if current.is_first:
+            if in_grid:
+                rows = [{**what, **row} for row in current.saved.checkpoint()["grid"]]
             write_table(current.folder.path, rows, console)
             current.folder.finish()
     return Result(current.folder.path, rows)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from solo.backbones import has_batchnorm
 from solo.callbacks import CollapseMonitor, KNNMonitor, SparsityMonitor, watching
-from solo.config import Config
+from solo.config import Config, ConfigError
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report import write_report
@@ -42,6 +42,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     if start is not None:
         take_normalisation(config, start, data)
     method = build_method(config, data)
+    check_micro_batch(config, method)
     if start is not None:
         for line in begin_with(method, start):
             console.print(line, soft_wrap=True)
@@ -102,6 +103,25 @@ def announce(
     if folder.resume_from:
         console.print(f"continuing from {folder.resume_from}", soft_wrap=True)
     console.print(f"folder: {folder.path}", soft_wrap=True)
+
+
+def check_micro_batch(config: Config, method: SSLMethod) -> None:
+    """Whether networks can be run in such parts.
+
+    Raises:
+        ConfigError: where they cannot.
+    """
+    micro, batch = config.micro_batch, config.optimizer.batch_size
+    if micro is None or micro >= batch:
+        return
+    if config.compile:
+        raise ConfigError(
+            "micro_batch runs networks again, which is not tried with compile=true; leave one out"
+        )
+    if has_batchnorm(method) and batch // -(-batch // micro) < 2:
+        raise ConfigError(
+            f"micro_batch is {micro}, but BatchNorm needs two images or more; set micro_batch=2"
+        )
 
 
 def summarize(

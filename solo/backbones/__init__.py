@@ -217,8 +217,17 @@ def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     )
     features = network.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
     # timm: (patch tokens, prefix tokens) of each block, or patch tokens alone.
-    picked = [b[1][:, 0] if isinstance(b, tuple) else b.mean(1) for b in blocks]
+    picked = [_cls(network, block) for block in blocks]
     return features, torch.cat(picked, dim=-1)
+
+
+def _cls(network: nn.Module, block: Any) -> Tensor:
+    """A block's CLS token, or the mean of its patches where there is none (but registers)."""
+    if isinstance(block, tuple) and getattr(network, "cls_token", None) is not None:
+        token: Tensor = block[1][:, 0]
+        return token
+    mean: Tensor = (block[0] if isinstance(block, tuple) else block).mean(1)
+    return mean
 
 
 TOKENS = ("cls", "patches", "cls_patches", "last_two_cls", "last_four_cls")
@@ -254,9 +263,9 @@ def token_features(network: nn.Module, images: Tensor, kinds: Sequence[str]) -> 
             f"features of tokens ({', '.join(kinds)}) are for ViTs, which this network is not; "
             "choose backbone"
         ) from error
-    picked = [b[1][:, 0] if isinstance(b, tuple) and prefix else _patches(b) for b in blocks]
+    picked = [_cls(network, block) for block in blocks]
     patches = tokens[:, prefix:].mean(1)
-    cls = tokens[:, 0] if prefix else patches
+    cls = tokens[:, 0] if getattr(network, "cls_token", None) is not None else patches
     made: dict[str, Tensor] = {}
     for kind in kinds:
         if kind == "backbone":
@@ -271,12 +280,6 @@ def token_features(network: nn.Module, images: Tensor, kinds: Sequence[str]) -> 
                 raise ConfigError(f"{kind} are features of {count} blocks; there are {len(picked)}")
             made[kind] = torch.cat(picked[-count:], dim=-1)
     return made
-
-
-def _patches(block: Any) -> Tensor:
-    """The mean of a block's patch tokens."""
-    mean: Tensor = (block[0] if isinstance(block, tuple) else block).mean(1)
-    return mean
 
 
 def freeze_unused(network: nn.Module, call: Callable[[], Tensor]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from rich.console import Console
 
+from solo import distributed
 from solo.config import RunConfig, RunError
 from solo.config.saving import Best
 
@@ -29,19 +30,26 @@ class BestValue:
         self.sign = -1.0 if falls else 1.0
         self.best = -math.inf
         self.waited = 0
+        self.missed = False
 
     def look(self, trainer: pl.Trainer) -> bool:
         """Whether the newest value is the best so far.
 
         Raises:
-            RunError: where the run does not log the metric, with the nearest that it does.
+            RunError: where the run does not log the metric (missed twice), with the nearest that
+                it does.
         """
         logged = trainer.callback_metrics
+        if self.metric not in logged and not self.missed:
+            self.missed = True  # of an epoch that was resumed at its end: no step was logged
+            return False
         if self.metric not in logged:
             near = difflib.get_close_matches(self.metric, logged, 1, 0.5)
             there = f"Did you mean {near[0]}?" if near else f"It logs {', '.join(sorted(logged))}"
             raise RunError(f"{self.key} is {self.metric}, but this run logs no such value. {there}")
-        value = self.sign * float(logged[self.metric])
+        # Of all processes one decides: they must save and stop together.
+        value = distributed.broadcast_object(self.sign * float(logged[self.metric]))
+        self.missed = False
         better = value > self.best + self.least or (self.best == -math.inf and value > self.best)
         self.best = value if better else self.best
         self.waited = 0 if better else self.waited + 1

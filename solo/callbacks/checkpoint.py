@@ -112,8 +112,9 @@ class Checkpoints(pl.Callback):
         return self._value.state() if self._value is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from it."""
-        if self._value is not None:
+        """Go on from it, if the best epoch is kept here; not in a new folder."""
+        kept = distributed.broadcast_object((self.folder / BEST).is_file())
+        if self._value is not None and kept:
             self._value.load(state_dict)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

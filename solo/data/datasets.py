@@ -15,15 +15,9 @@ from solo import rng
 from solo.config import ConfigError, unknown_name
 from solo.config.schema import Data
 from solo.data.folders import class_folders, h5_file, imagenet100_classes, unlabelled_tree
+from solo.data.parts import hold_out, take_fraction
 from solo.data.shards import tar_shards
-from solo.data.sources import (
-    ArraySource,
-    EncodedSource,
-    ImageSource,
-    Splits,
-    hold_out,
-    take_fraction,
-)
+from solo.data.sources import ArraySource, EncodedSource, ImageSource, Splits
 from solo.data.tables import load_tables
 from solo.data.torchvision_sets import PUBLISHED, load_published
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from rich.progress import track
 from torch import Tensor
 from torchvision.datasets import VOCSegmentation
 
@@ -132,7 +133,7 @@ def ade20k(root: Path) -> tuple[MaskedImages, MaskedImages]:
 def folders(train: Path, val: Path) -> tuple[MaskedImages, MaskedImages]:
     """Each split's ``images/`` and ``masks/``, files of the same name but for its suffix.
 
-    Classes are the numbers up to the largest of the training masks.
+    Classes are the numbers up to the largest of all masks, which are all read.
 
     Raises:
         ConfigError: where a folder or a mask is missing.
@@ -140,7 +141,7 @@ def folders(train: Path, val: Path) -> tuple[MaskedImages, MaskedImages]:
     """
     first, second = (_pairs(root / "images", root / "masks") for root in (train, val))
     highest = 0
-    for _, path in first:
+    for _, path in track([*first, *second], "Reading masks"):
         values = read_mask(path)
         known = values[values != IGNORED]
         highest = max(highest, int(known.max()) if len(known) else 0)

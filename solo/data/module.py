@@ -21,8 +21,8 @@ from solo.data.batches import (
 from solo.data.datasets import dataset_spec, label_facts, load_splits
 from solo.data.deferred import Unfinished, finish_views
 from solo.data.operations.extra import load_extra
+from solo.data.parts import hold_out, joined, labelled_part
 from solo.data.plans import check_operations
-from solo.data.sources import hold_out, joined, labelled_part
 
 
 class ImageData(pl.LightningDataModule):

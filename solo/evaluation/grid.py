@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,7 +18,7 @@ from solo.evaluation.encoders import Encoder
 from solo.losses import supervised_loss
 from solo.methods.probes import Tally, at_least_float32
 from solo.methods.training import TrainingModule
-from solo.optim import parameter_groups
+from solo.optim import clip_gradients, parameter_groups
 
 
 class Setting(NamedTuple):
@@ -119,10 +120,29 @@ class GridProbe(TrainingModule):
         with torch.autocast(logits[0].device.type, enabled=False):
             losses = [supervised_loss(x, batch.labels, label_smoothing=smoothing) for x in logits]
         log_now = self.is_logging_step(batch_idx)
-        total = torch.stack(losses).sum()
+        # One that diverges must not end the others.
+        total = torch.stack([torch.where(x.isfinite(), x, 0.0) for x in losses]).sum()
         if log_now:
             self.log_step({self.loss_name: total / len(losses)})
         return {"loss": total, "logged": log_now}
+
+    def on_after_backward(self) -> None:
+        """What diverges stands still."""
+        for parameter in self.heads.parameters():
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Each by itself."""
+        if gradient_clip_val is not None:
+            for head in self.heads:
+                own = list(head.parameters())
+                clip_gradients(own, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score held-out images and validation images, each by themselves."""
@@ -145,7 +165,8 @@ class GridProbe(TrainingModule):
             }
             held_out = float(chosen[f"{number}_{score}"])
             rows.append({**setting._asdict(), f"held-out {score}": held_out, **own})
-        self.rows = sorted(rows, key=lambda row: -row[f"held-out {score}"])
+        key = f"held-out {score}"
+        self.rows = sorted(rows, key=lambda row: (math.isnan(row[key]), -row[key]))
         best = self.rows[0]
         names = ("loss", "acc1", "acc5", "map")
         self.log_dict({f"val_{name}": best[name] for name in names if name in best})

@@ -95,7 +95,7 @@ def choose_l2(x: Tensor, labels: Tensor, num_classes: int) -> float:
         num_classes: C.
 
     Returns:
-        One of ``PENALTIES``; 1, the default, where a class has a single image.
+        One of ``PENALTIES``; 1, the default, where no class has two images.
     """
     x, labels = x[:MANY], labels[:MANY]
     fold = torch.arange(len(x), device=labels.device) % FOLDS
@@ -103,10 +103,12 @@ def choose_l2(x: Tensor, labels: Tensor, num_classes: int) -> float:
         place = torch.zeros_like(labels)  # of an image among those of its class
         for label in labels.unique():
             own = labels == label
-            place[own] = torch.arange(int(own.sum()), device=labels.device)
-            if int(own.sum()) < 2:
-                return 1.0
-        fold = place % FOLDS
+            count = int(own.sum())
+            # Of a class with one image there would be none left to learn from.
+            place[own] = torch.arange(count, device=labels.device) % FOLDS if count > 1 else -1
+        fold = place
+        if not bool((fold >= 0).any()):
+            return 1.0
     left_out = range(FOLDS if len(x) <= FEW else 1)
     losses = []
     for l2 in PENALTIES:

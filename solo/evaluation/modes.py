@@ -13,7 +13,8 @@ from solo.config import ConfigError, in_pixels
 from solo.config.evaluation import LinearConfig
 from solo.config.schema import Data
 from solo.data.datasets import dataset_spec, label_facts, load_splits
-from solo.data.sources import Splits, labelled_part
+from solo.data.parts import labelled_part
+from solo.data.sources import Splits
 from solo.evaluation.encoders import Encoder, untrained
 from solo.evaluation.features import FeatureSet, Pixels, device, extract, pixel_size
 from solo.evaluation.few_shot import Score, check_shots, few_shot

@@ -135,8 +135,12 @@ def class_shares(mask: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
         classes: C.
         grid: h and w.
     """
-    one_hot = F.one_hot(torch.where(mask == IGNORED, classes, mask), classes + 1)
-    return F.adaptive_avg_pool2d(one_hot[..., :classes].permute(2, 0, 1).float(), grid)
+    shares = torch.zeros(classes, *grid)
+    for number in mask.unique().tolist():  # one class at a time: masks are large
+        if number != IGNORED:
+            here = (mask == number).float()[None]
+            shares[number] = F.adaptive_avg_pool2d(here, grid)[0]
+    return shares
 
 
 def fit_linear(patches: Patches, l2: float) -> LinearClassifier:
@@ -252,7 +256,7 @@ def segmentation_rows(
             if l2 == "auto":
                 order = torch.randperm(len(patches.x), generator=rng.generator(config.seed, "l2"))
                 x, shares = patches.x[order[:MANY]], patches.shares[order[:MANY]]
-                l2 = choose_l2(x, shares.argmax(1), len(train.classes))
+                l2 = choose_l2(x.to(device()), shares.argmax(1).to(device()), len(train.classes))
             classifier = fit_linear(patches, l2)
         else:
             classifier = Neighbours(patches, options.k, options.temperature)

@@ -167,7 +167,8 @@ class SSLMethod(TrainingModule):
         micro = self.config.micro_batch
         if micro is None or micro >= tensors[0].shape[dim]:
             return [call(*tensors)]
-        parts = zip(*(x.split(micro, dim) for x in tensors))
+        count = -(-tensors[0].shape[dim] // micro)  # parts of one size, or nearly
+        parts = zip(*(x.tensor_split(count, dim) for x in tensors))
         return [checkpoint(call, *p, use_reentrant=False, context_fn=self._again) for p in parts]
 
     def _again(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -12,6 +12,7 @@ import yaml
 from solo.config import Config, ConfigError, in_pixels
 from solo.evaluation.encoders import Encoder
 from solo.methods import METHODS
+from solo.runs.checkpoint_files import LAST
 from solo.runs.metrics import VALIDATION
 from solo.runs.saved import SavedRun
 
@@ -53,7 +54,7 @@ def model_card(source: Path, encoder: Encoder, own_stem: bool) -> str:
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in facts.items()),
         "",
-        *_numbers(folder),
+        *_numbers(folder if encoder.features == "backbone" and _is_last(source) else None),
         "## Use",
         "",
         "```python",
@@ -89,6 +90,11 @@ def _recipe(config: Config) -> dict[str, Any]:
 def _method(name: str) -> str:
     """The first line of its module: what it is, and the paper."""
     return (inspect.getdoc(sys.modules[METHODS[name].__module__]) or name).splitlines()[0]
+
+
+def _is_last(source: Path) -> bool:
+    """Whether these are the weights at the end of the run, of which its numbers are."""
+    return source.is_dir() or source.name == LAST
 
 
 def _is_run(path: Path) -> bool:

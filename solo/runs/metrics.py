@@ -46,6 +46,7 @@ VALIDATION: dict[str, Metric] = {
     "val_proj_mlp_map": Metric("mean average precision, MLP probe, projector", PERCENT, "probes"),
     "val_knn_acc1": Metric("kNN, backbone", PERCENT, "probes", "knn", summary=True),
     "val_knn_acc5": Metric("kNN, backbone, top 5", PERCENT),
+    "val_held_out": Metric("best probe of a grid, held-out images", PERCENT),
     "val_loss": Metric("loss of the linear probe"),
     "val_proj_loss": Metric("loss of the projector's linear probe"),
     "val_mlp_loss": Metric("loss of the MLP probe"),

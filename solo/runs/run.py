@@ -98,7 +98,8 @@ class Run:
             yield cls(config, data, console, trainer, io, folder)
         except Exception as error:
             if trainer.is_global_zero:
-                folder.note(error=(str(error).strip() or repr(error)).splitlines()[-1][:500])
+                with contextlib.suppress(OSError):  # a full disk may be what ended it
+                    folder.note(error=(str(error).strip() or repr(error)).splitlines()[-1][:500])
             raise
         finally:
             if config.wandb.enabled:

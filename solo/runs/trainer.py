@@ -22,7 +22,7 @@ from solo.config import ConfigError, RunConfig, unknown_name
 from solo.data import ImageData
 from solo.runs.checkpoint_files import SafeCheckpointIO
 from solo.runs.folder import check_writable
-from solo.runs.metrics import METRICS
+from solo.runs.monitors import check_monitors
 
 SIGTERM_BROADCAST = "_broadcast_sigterm_tensor"
 
@@ -41,47 +41,21 @@ def prepare(config: RunConfig) -> tuple[Console, dict[str, Any]]:
     console = Console(quiet=not distributed.is_first_launched(), highlight=False, markup=False)
     for note in config.notes:
         console.print(note, soft_wrap=True)
-    check_monitors(config)
     options = hardware_options(config, console)
     if distributed.is_first_launched():
         check_writable(config)
     return console, options
 
 
-NEEDS = {
-    "val_knn_": "knn_eval.enabled=true",
-    "val_mlp_": "mlp_probe.enabled=true",
-    "val_proj_mlp_": "mlp_probe.enabled=true",
-    "val_proj_acc": "method_kwargs.add_projector_classifier=true",
-}
-"""What has to be said for metrics of such names to be there."""
-
-
-def check_monitors(config: RunConfig) -> None:
-    """Whether what a run is to be judged by will be there.
-
-    Raises:
-        ConfigError: for a name that no run logs, or one that this run does not.
-    """
-    for key in ("checkpoint", "early_stop"):
-        metric = getattr(config, key).monitor
-        if metric is None:
-            continue
-        if metric not in METRICS and not metric.startswith("train_"):
-            raise unknown_name(f"metric for {key}.monitor", metric, METRICS)
-        for start, word in NEEDS.items():
-            path, _ = word.split("=")
-            there: Any = config
-            for part in path.split("."):
-                there = getattr(there, part, None)
-            if metric.startswith(start) and not there:
-                raise ConfigError(f"{key}.monitor is {metric}, which needs {word}")
-
-
 def build_trainer(
     config: RunConfig, data: ImageData, options: dict[str, Any], console: Console
 ) -> tuple[pl.Trainer, SafeCheckpointIO]:
-    """The trainer, without callbacks and loggers, and what writes its checkpoints."""
+    """The trainer, without callbacks and loggers, and what writes its checkpoints.
+
+    Raises:
+        ConfigError: for a metric to judge the run by that it will not log.
+    """
+    check_monitors(config, data)
     io = SafeCheckpointIO(lambda text: console.print(text, soft_wrap=True))
     options = dict(options)
     sync_batchnorm = options.pop("sync_batchnorm")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers import last, rows, tiny
+from helpers import last, merged, rows, tiny
 
 from solo.callbacks.best import BestValue
 from solo.config import ConfigError, RunError
@@ -40,8 +40,10 @@ def test_which_value_is_best() -> None:
     assert other.best == -2.0 and other.waited == 1
     other.load(most.state())  # of another metric
     assert other.best == -2.0
+    missing = BestValue("key", "val_lossy")
+    assert not missing.look(Logged(1.0)) and missing.waited == 0  # an epoch resumed at its end
     with pytest.raises(RunError, match=r"key is val_lossy, but.*Did you mean val_loss"):
-        BestValue("key", "val_lossy").look(Logged(1.0))
+        missing.look(Logged(1.0))
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
@@ -86,17 +88,45 @@ def test_a_run_ends_early_and_goes_on_waiting(
 
 @pytest.mark.parametrize("key", ["checkpoint", "early_stop"])
 @pytest.mark.parametrize(
-    "metric, said",
+    "metric, over, said",
     [
-        ("val_acc", "There is no metric for .*'val_acc'; did you mean val_acc5 or val_acc1"),
-        ("val_knn_acc1", "which needs knn_eval.enabled=true"),
-        ("val_proj_acc1", "which needs method_kwargs.add_projector_classifier=true"),
+        ("val_acc", {}, "There is no metric for .*'val_acc'; did you mean val_acc5 or val_acc1"),
+        ("val_knn_acc1", {}, "which needs knn_eval.enabled=true"),
+        ("val_proj_acc1", {}, "which needs method_kwargs.add_projector_classifier=true"),
+        ("val_acc1", {"data": {"no_labels": True}}, "which needs labels; without any there are"),
+        ("val_map", {}, "which is for attributes"),
+        ("val_held_out", {}, "which only a grid of probes logs"),
+        ("val_acc1", {"limit_val_batches": 0}, "and there are no validation images"),
+        ("val_acc1", {"check_val_every_n_epoch": 9}, "9 is more than the 2 epochs"),
     ],
 )
-def test_what_is_not_logged_is_refused(key: str, metric: str, said: str, tmp_path: Path) -> None:
-    content = tiny(tmp_path, knn_eval={"enabled": False})
+def test_what_is_not_logged_is_refused(
+    key: str, metric: str, over: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    content = merged(tiny(tmp_path, knn_eval={"enabled": False}), over)
     content["method_kwargs"]["add_projector_classifier"] = False
     content.setdefault(key, {})["monitor"] = metric
     with pytest.raises(ConfigError, match=said):
         run(content)
     assert not (tmp_path / "rectified_lpjepa").exists()
+
+
+def test_without_labels_there_is_something_to_go_by(tmp_path: Path) -> None:
+    content = tiny(tmp_path, data={"no_labels": True}, max_epochs=1, limit_train_batches=2)
+    content["checkpoint"]["monitor"] = "val_effective_rank"
+    folder = run(content).folder
+    assert (folder / "checkpoints/best.ckpt").is_file()
+
+
+def test_a_new_folder_gets_a_best_epoch_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone on with elsewhere, the best so far is not there, and the next one counts."""
+    scripted(monkeypatch, [50.0, 10.0])
+    content = tiny(tmp_path, max_epochs=2, limit_train_batches=2)
+    content["checkpoint"] |= {"monitor": "val_acc1", "keep_prev": True}
+    folder = run(content).folder
+    first = folder / "checkpoints/epoch_0000.ckpt"
+    again = run({**content, "resume_from_checkpoint": str(first)}).folder
+    best = torch.load(again / "checkpoints/best.ckpt", weights_only=True)
+    assert best["epoch"] == 1

@@ -28,13 +28,8 @@ from solo.data import ImageData, Normalize
 from solo.data.batches import SampleKey, TrainingSampler, TrainingViews, ValidationSampler
 from solo.data.datasets import DATASETS, load_splits
 from solo.data.folders import imagenet100_classes
-from solo.data.sources import (
-    ArraySource,
-    BadImageError,
-    fetched,
-    labelled_part,
-    take_fraction,
-)
+from solo.data.parts import labelled_part, take_fraction
+from solo.data.sources import ArraySource, BadImageError, fetched
 from solo.data.views import validation_transform
 
 

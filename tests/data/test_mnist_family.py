@@ -14,7 +14,8 @@ from solo.config import ConfigError
 from solo.config.schema import Data
 from solo.data.batches import SampleKey, ValidationViews
 from solo.data.datasets import load_splits
-from solo.data.sources import ArraySource, hold_out
+from solo.data.parts import hold_out
+from solo.data.sources import ArraySource
 
 FOLDERS = {
     "mnist": "MNIST",

@@ -17,7 +17,7 @@ from solo.backbones import TOKENS, build_backbone, last_two_cls, token_features
 from solo.config import ConfigError
 from solo.config.schema import Data
 from solo.data.datasets import load_splits
-from solo.data.sources import Joined, hold_out, joined
+from solo.data.parts import Joined, hold_out, joined
 from solo.pretrain import run
 from solo.runs import SavedRun
 
@@ -148,3 +148,29 @@ def test_sources_are_joined(tmp_path: Path) -> None:
     assert isinstance(pair, Joined) and pair.images is None and pair.classes == ["a", "b"]
     np.testing.assert_array_equal(pair.labels, [0, 0, 0, 1, 1, 1] * 2)
     assert torch.equal(pair.image(8), files.image(2)) and torch.equal(pair.image(1), files.image(1))
+
+
+def test_a_setting_that_diverges_ends_no_other(trained: Path, tmp_path: Path) -> None:
+    """Its neighbour is what it is without it, clipped or not; and it is the last of the table."""
+    for clip in (None, 0.1):
+        keys: dict[str, Any] = {"gradient_clip_val": clip}
+        calm = evaluate(trained, tmp_path, **keys, grid={"lr": [0.1]})
+        wild = evaluate(trained, tmp_path, **keys, grid={"lr": [0.1, 1e30], "weight_decay": [0.5]})
+        alone = evaluate(trained, tmp_path, **keys, grid={"lr": [0.1], "weight_decay": [0.5]})
+        assert [row["lr"] for row in wild.rows] == [0.1, 1e30]
+        for name in ("acc1", "loss", "held-out acc1"):
+            assert wild.rows[0][name] == pytest.approx(alone.rows[0][name], rel=1e-6)
+        assert len(calm.rows) == 1
+
+
+def test_registers_are_no_cls_token() -> None:
+    kwargs = {**VIT, "reg_tokens": 3, "class_token": False, "global_pool": "avg"}
+    network = build_backbone("vit_tiny", kwargs, 16).eval()
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        found = token_features(network, images, ["cls", "patches", "last_two_cls"])
+        tokens = network.forward_features(images)
+        _, last = last_two_cls(network, images)
+    torch.testing.assert_close(found["cls"], tokens[:, 3:].mean(1))
+    torch.testing.assert_close(found["cls"], found["patches"])
+    torch.testing.assert_close(found["last_two_cls"], last)

@@ -69,6 +69,13 @@ def test_the_penalty_is_chosen_by_what_is_left_out() -> None:
         found = choose_l2(torch.from_numpy(x), torch.from_numpy(y), 10)
         assert found == expected
         assert noise == 0.0 or found > 1
+    # A class with one image is learnt from, and never left out.
+    x, y = (
+        torch.from_numpy(content.data[order[:150]]),
+        torch.from_numpy(content.target[order[:150]]),
+    )
+    lonely = torch.cat((y, torch.tensor([10])))
+    assert choose_l2(torch.cat((x, x[:1] + 40)), lonely, 11) > 0.01
     ones = torch.from_numpy(content.data[:10])
     assert choose_l2(ones, torch.arange(10), 10) == 1.0
     attributes = torch.from_numpy((content.data[:300, 20:23] > 8).astype(np.int64))

@@ -190,6 +190,9 @@ def test_files_that_are_wrong_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match=r"masks/1.png.*RGB colours"):
         folders(root, root)
     Image.fromarray(np.full((8, 8), 1, np.uint8)).save(root / "masks/1.png")
+    other = scenes(tmp_path / "other", 1)
+    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(other / "masks/0.png")
+    assert len(folders(other, root)[0].classes) == len(folders(root, other)[0].classes) == 8
     with pytest.raises(BadImageError, match=r"masks/1.png is 8 x 8 px, its image 64 x 64"):
         folders(root, root)[0][1]
     images = MaskedImages([(root / "images/0.png", root / "masks/0.png")], ["only"])

@@ -11,6 +11,7 @@ import yaml
 from helpers import merged, rows, slow, state, tiny
 from torch import nn
 
+from solo.config import ConfigError
 from solo.data import ImageData
 from solo.methods import METHODS, build_method, resolve_config
 from solo.pretrain import run
@@ -131,6 +132,17 @@ def test_activations_of_one_part_are_held(tmp_path: Path) -> None:
             method.encode_batch(views).z.square().mean().backward()
         most[micro] = held.most
     assert most[8] < most[None] / 4
+
+
+def test_parts_that_cannot_be(tmp_path: Path) -> None:
+    """Told before anything is trained."""
+    for over, said in (
+        ({"compile": True}, "not tried with compile=true"),
+        ({"micro_batch": 1}, "BatchNorm needs two images or more"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            run(options(tmp_path, "vicreg", **{"micro_batch": 16, **over}))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -96,8 +96,8 @@ def _blocks_run_again(name: str, network: torch.nn.Module) -> None:
 
 def test_the_nearest_sizes_are_named() -> None:
     for name, sizes, said in (
-        ("vit_tiny", (100,), "divisible by patch size .*: 96 and 112 px"),
-        ("dla46x_c", (96, 48), "no views of 48 px .*: 32 and 64 px"),
+        ("vit_tiny", (100,), "divisible by patch size .*: 96 px and 112 px"),
+        ("dla46x_c", (96, 48), "no views of 48 px .*: 32 px and 64 px"),
         ("test_coatnet", (96, 48), "no views of 48 px .*: 96 px"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from solo.config import ConfigError
 from solo.config.cli import arguments
+from solo.methods import resolve_config
 from solo.methods.rectified_lpjepa import RectifiedLpJEPA
 from solo.pretrain import run
 from solo.runs.checkpoint_files import read_checkpoint, write_checkpoint
@@ -388,21 +389,42 @@ def test_what_deserves_a_warning(
     assert "warning:" not in capfd.readouterr().out
 
 
-def test_the_number_of_processes_stays(tmp_path: Path) -> None:
-    """A state of two processes is not gone on from by one; both numbers are said."""
+def test_the_global_batch_stays(tmp_path: Path) -> None:
+    """A state of two processes is not gone on from by one with batches of that size."""
     content = tiny(tmp_path, max_epochs=1, limit_train_batches=2)
     whole = run(content)
     path = whole.folder / "checkpoints/last.ckpt"
     assert last(whole)["processes"] == 1
     write_checkpoint({**last(whole), "processes": 2}, path)
-    with pytest.raises(ConfigError, match=r"saved by 2 processes, but now there is 1"):
+    said = (
+        r"saved by 2 processes of 64 images each, 128 a step, but now there is 1 of 64, 64 a step"
+    )
+    with pytest.raises(ConfigError, match=f"{said}.*Set optimizer.batch_size=128"):
         run({**content, "resume_from_checkpoint": str(path)})
     RunFolder(whole.folder).note(status="running", pid=2**22 + 1)
     again = {**content, "auto_resume": {"enabled": True}}
-    with pytest.raises(ConfigError, match=r"saved by 2 processes, but now there is 1.*\+\+name"):
+    with pytest.raises(ConfigError, match=rf"{said}.*\+\+name"):
         run(again)
     write_checkpoint(last(whole) | {"processes": 1}, path)
     assert run(again).folder == whole.folder  # nobody holds the folder
+
+
+def test_the_global_batch_is_shared(tmp_path: Path) -> None:
+    """By as many processes as there are; the same run with its product said otherwise goes on."""
+    content = tiny(tmp_path, max_epochs=2, limit_train_batches=2, checkpoint={"keep_prev": True})
+    whole = run(content)
+    optimizer = {**content["optimizer"], "global_batch_size": 64}
+    del optimizer["batch_size"]
+    first = str(whole.folder / "checkpoints/epoch_0000.ckpt")
+    again = run({**content, "optimizer": optimizer, "resume_from_checkpoint": first})
+    assert all(torch.equal(value, state(whole)[name]) for name, value in state(again).items())
+    for processes, share in ((1, 64), (4, 16), (32, 2)):
+        config = resolve_config({**content, "optimizer": optimizer})
+        config.optimizer.share(processes)
+        assert config.optimizer.batch_size == share
+    for processes in (3, 64):
+        with pytest.raises(ConfigError, match=f"is 64, which {processes} processes cannot share"):
+            resolve_config({**content, "optimizer": optimizer}).optimizer.share(processes)
 
 
 def test_only_the_same_config_is_gone_on_with(tmp_path: Path) -> None:

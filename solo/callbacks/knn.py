@@ -43,12 +43,16 @@ class KNNMonitor(pl.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """This process's part; another number of processes starts with an empty bank."""
+        """This process's part of each batch, however many processes saved them."""
         self._bank = []
-        if state_dict and len(state_dict["h"]) == distributed.world_size():
-            own = (state_dict[key][distributed.rank()] for key in ("h", "labels"))
-            sizes = state_dict["sizes"].tolist()
-            self._bank = list(zip(*(part.split(sizes) for part in own)))
+        if not state_dict:
+            return
+        rank, processes = distributed.rank(), distributed.world_size()
+        sizes = state_dict["sizes"].tolist()
+        batches = zip(*(state_dict[key].split(sizes, dim=1) for key in ("h", "labels")))
+        for saved in batches:  # [W, B, …] each: a global batch is all shares in turn
+            whole = (part.flatten(0, 1) for part in saved)
+            self._bank.append(tuple(part.tensor_split(processes)[rank] for part in whole))  # type: ignore[arg-type]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: SSLMethod) -> None:
         """A loaded bank goes where the features are."""

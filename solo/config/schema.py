@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from solo.config.saving import AutoResume, Checkpoint, EarlyStop
-from solo.config.section import Section, fault
+from solo.config.section import ConfigError, Section, fault
 from solo.config.views import (
     Augmentation,
     Chance,
@@ -124,6 +124,9 @@ class Optimizer(Section):
     """The update rule."""
     batch_size: int = Field(256, ge=2)
     """Images per process and step (each gives several views)."""
+    global_batch_size: int | None = Field(None, ge=2)
+    """Images of a step over all processes: batch_size follows from how many there are, and a run
+    goes on with another number of them."""
     lr: float = Field(0.3, gt=0)
     """Base rate; the rate used is lr * batch_size * processes / 256 (* accumulated batches)."""
     classifier_lr: float = Field(0.1, gt=0)
@@ -136,6 +139,28 @@ class Optimizer(Section):
     """No weight decay on one-dimensional parameters."""
     kwargs: Any = Field(default_factory=dict)
     """The optimizer's own options, declared in solo/optim."""
+
+    @model_validator(mode="after")
+    def _of_one_process(self) -> Optimizer:
+        if self.global_batch_size is not None:  # until it is known how many there are
+            self.batch_size = self.global_batch_size
+        return self
+
+    def share(self, processes: int) -> None:
+        """Set batch_size for so many processes, where the global one is given.
+
+        Raises:
+            ConfigError: where they cannot have equal shares.
+        """
+        if self.global_batch_size is None:
+            return
+        share, rest = divmod(self.global_batch_size, processes)
+        if rest or share < 2:
+            raise ConfigError(
+                f"optimizer.global_batch_size is {self.global_batch_size}, which {processes} "
+                "processes cannot share equally, two images or more each"
+            )
+        self.batch_size = share
 
 
 class Scheduler(Section):
@@ -242,7 +267,8 @@ class RunConfig(Section):
     auto_resume: AutoResume = AutoResume()
     """Whether an unfinished run goes on."""
     resume_from_checkpoint: str | None = None
-    """A checkpoint of the same config, saved by as many processes, to continue from."""
+    """A checkpoint of the same config to continue from; by another number of processes, where the
+    global batch stays (optimizer.global_batch_size)."""
     wandb: WandB = WandB()
     """Dashboard."""
     channels_last: bool = True

@@ -30,7 +30,8 @@ from solo.runs.saved import SavedRun
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
 
 # What may differ between a run and its continuation.
-PLACEMENT = ("auto_resume", "resume_from_checkpoint", "wandb", "checkpoint")
+PLACEMENT = ("auto_resume", "resume_from_checkpoint", "wandb", "checkpoint", "early_stop")
+MACHINES = ("devices", "num_nodes", "strategy")  # the global batch says what matters of them
 
 
 class RunFolder:
@@ -151,7 +152,7 @@ def choose_folder(config: RunConfig, warn: Callable[[str], None], processes: int
 
     Raises:
         ConfigError: where the checkpoint to resume from is not there, damaged, complete, or of
-            another config or number of processes.
+            another config or global batch.
     """
     parent = Path(config.checkpoint.dir) / config.kind
     if config.resume_from_checkpoint:
@@ -194,8 +195,10 @@ def _check_continuation(checkpoint: Path, config: RunConfig, processes: int) -> 
         ConfigError: where it cannot; see :func:`choose_folder`.
     """
     content = read_checkpoint(checkpoint)
-    faults = [fault] if (fault := _other_processes(checkpoint, processes)) else []
-    differences = _differences(config.to_dict(), content.get("config", config.to_dict()))
+    saved = content.get("config", config.to_dict())
+    other = _other_batch(saved, content.get("processes"), config, processes)
+    faults = [other] if other else []
+    differences = _differences(config.to_dict(), saved)
     if differences:
         faults.append(f"is of another config: {', '.join(differences)}. Give the run's own config")
     fit = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
@@ -205,15 +208,28 @@ def _check_continuation(checkpoint: Path, config: RunConfig, processes: int) -> 
         raise ConfigError(f"resume_from_checkpoint: {checkpoint} {'; and it '.join(faults)}")
 
 
-def _other_processes(checkpoint: Path, processes: int) -> str | None:
-    """Why these processes cannot go on from a checkpoint, None where they can."""
-    saved_by = read_fact(checkpoint, "processes")
-    if saved_by in (None, processes):
+def _other_batch(
+    saved: dict[str, Any], saved_by: int | None, config: RunConfig, processes: int
+) -> str | None:
+    """Why these processes cannot go on from a checkpoint, None where they can.
+
+    Args:
+        saved: its config.
+        saved_by: how many processes saved it; None where it does not say.
+        config: the run's, with the batch of each of these processes.
+        processes: how many there are.
+    """
+    before = (saved.get("optimizer") or {}).get("batch_size")
+    now = config.optimizer.batch_size
+    if saved_by is None or before is None or before * saved_by == now * processes:
         return None
+    total = before * saved_by
+    share = f"optimizer.batch_size={total // processes}" if total % processes == 0 else None
     return (
-        f"was saved by {saved_by} process{'es' if saved_by != 1 else ''}, but now there "
-        f"{'are' if processes != 1 else 'is'} {processes}: batches, rates and schedule would be "
-        f"others. Start {saved_by} (devices, num_nodes)"
+        f"was saved by {saved_by} process{'es' if saved_by != 1 else ''} of {before} images each, "
+        f"{total} a step, but now there {'are' if processes != 1 else 'is'} {processes} of {now}, "
+        f"{now * processes} a step: batches, rates and schedule would be others. "
+        + (f"Set {share}" if share else f"Start {saved_by} (devices, num_nodes)")
     )
 
 
@@ -226,7 +242,7 @@ def _continue(
         with _writable(path):
             lease = claim(path)
         if isinstance(lease, Lease):
-            return _claimed(path, lease, warn, processes)
+            return _claimed(path, lease, config, warn, processes)
         obstacle = f"{lease} is running it"
     if obstacle:
         warn(f"{path} is not continued: {obstacle}.")
@@ -255,19 +271,22 @@ def _obstacle(path: Path, saved_at: float, config: RunConfig) -> str | None:
 
 
 def _claimed(
-    path: Path, lease: Lease, warn: Callable[[str], None], processes: int
+    path: Path, lease: Lease, config: RunConfig, warn: Callable[[str], None], processes: int
 ) -> RunFolder | None:
     """What is left of a run that is ours; None (and nobody's) where there is nothing to go on from.
 
     Raises:
-        ConfigError: where another number of processes saved it.
+        ConfigError: where it was saved with another global batch.
     """
     facts = RunFolder(path).facts()  # somebody may have ended it meanwhile
     status = facts.get("status", "")
     if status == "trained" or (status == "finished" and _is_own_job(facts)):
         return RunFolder(path, None, lease, status)
     sound = None if status == "finished" else newest_sound(path / "checkpoints", warn)
-    other = _other_processes(sound, processes) if sound else None
+    other = None
+    if sound:
+        saved_by, saved = (read_fact(sound, name) for name in ("processes", "config"))
+        other = _other_batch(saved or {}, saved_by, config, processes)
     if sound and not other:
         return RunFolder(path, sound, lease)
     lease.release()
@@ -301,12 +320,18 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _differences(config: dict[str, Any], saved: dict[str, Any]) -> list[str]:
-    """Keys of another value in a saved config that change what comes out."""
+    """Keys of another value in a saved config that change what comes out.
+
+    The batch of a process is looked at with how many there are (:func:`_other_batch`).
+    """
     ours, theirs = flat(config), flat(_in_full(saved))
+    elsewhere = ("optimizer.batch_size", "optimizer.global_batch_size")
     return sorted(
         f"{key} ({theirs.get(key)}, now {ours.get(key)})"
         for key in {*ours, *theirs}
-        if key.split(".")[0] not in PLACEMENT and ours.get(key) != theirs.get(key)
+        if key.split(".")[0] not in (*PLACEMENT, *MACHINES)
+        and key not in elsewhere
+        and ours.get(key) != theirs.get(key)
     )
 
 

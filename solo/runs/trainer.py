@@ -53,7 +53,8 @@ def build_trainer(
     """The trainer, without callbacks and loggers, and what writes its checkpoints.
 
     Raises:
-        ConfigError: for a metric to judge the run by that it will not log.
+        ConfigError: for a metric to judge the run by that it will not log, and a global batch
+            that the processes cannot share.
     """
     check_monitors(config, data)
     io = SafeCheckpointIO(lambda text: console.print(text, soft_wrap=True))
@@ -84,6 +85,7 @@ def build_trainer(
         default_root_dir=config.checkpoint.dir,
     )
     leave_out_sigterm_broadcast(trainer)
+    config.optimizer.share(trainer.world_size)
     return trainer, io
 
 

@@ -1,0 +1,115 @@
+"""A run goes on with another number of processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from helpers import ROOT, rows, tiny
+
+from solo import distributed
+from solo.callbacks import KNNMonitor
+from solo.methods import resolve_config
+from solo.runs.checkpoint_files import read_checkpoint
+
+Command = Callable[..., CompletedProcess[str]]
+STEPS = 15
+
+
+def options(folder: Path) -> dict[str, Any]:
+    """A ViT and LeJEPA's loss: nothing normalises with a batch."""
+    content = tiny(folder, method="lejepa", max_epochs=3, limit_train_batches=5)
+    content["backbone"] = {
+        "name": "vit_tiny",
+        "kwargs": {"depth": 2, "embed_dim": 24, "num_heads": 2, "patch_size": 2},
+    }
+    content["method_kwargs"] = {"projector_type": "identity", "logging_interval": 1}
+    # Adam would make whole steps of the rounding in gradients that are zero (biases of keys).
+    content["optimizer"] = {"name": "sgd", "global_batch_size": 64, "lr": 0.4}
+    content["checkpoint"] |= {"every_n_steps": 1}
+    content |= {"auto_resume": {"enabled": True}, "mlp_probe": {"enabled": False}}
+    return content
+
+
+def start(recipe: Path, devices: int) -> subprocess.Popen[bytes]:
+    words = ["--config-path", str(recipe.parent), "--config-name", recipe.stem]
+    return subprocess.Popen(
+        [sys.executable, "main_pretrain.py", *words, f"devices={devices}"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def logged(folder: Path) -> list[int]:
+    """Steps that the run's table has, also while it is being written."""
+    files = list(folder.glob("*/*/metrics.csv"))
+    table = rows(files[0].parent) if files else []
+    return [int(row["step"]) for row in table if row.get("train_lejepa_loss")]
+
+
+@pytest.mark.slow
+def test_two_one_four_two_processes_end_as_one(tmp_path: Path) -> None:
+    """Killed in mid-epoch each time, and gone on with by another number of processes."""
+    ends = {}
+    for name, plan in (("whole", [(1, None)]), ("parts", [(2, 3), (1, 6), (4, 11), (2, None)])):
+        folder = tmp_path / name
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(yaml.safe_dump(options(folder)))
+        for devices, kill_at in plan:
+            process = start(recipe, devices)
+            if kill_at is None:
+                assert process.wait(300) == 0
+                continue
+            deadline = time.monotonic() + 200
+            while max(logged(folder), default=-1) < kill_at:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        (run_folder,) = folder.glob("*/*")
+        assert logged(folder) == list(range(STEPS))
+        ends[name] = read_checkpoint(run_folder / "checkpoints/last.ckpt")
+        ends[f"{name} table"] = rows(run_folder)
+    for name, value in ends["whole"]["state_dict"].items():
+        torch.testing.assert_close(ends["parts"]["state_dict"][name], value, rtol=0, atol=1e-5)
+    for one, other in zip(ends["whole table"], ends["parts table"]):
+        for column, most in (("train_lejepa_loss", 1e-4), ("lr", 1e-9), ("val_knn_acc1", 2.0)):
+            if column in one:
+                assert float(other[column]) == pytest.approx(float(one[column]), abs=most)
+
+
+def test_the_bank_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four processes get what two remembered: each batch's parts in the order of its images."""
+    content = tiny(tmp_path)
+    config = resolve_config(content)
+    batches = [torch.arange(8.0)[:, None] + 8 * step for step in range(3)]  # [images, 1]
+    shares = [[batch.chunk(2)[rank] for batch in batches] for rank in range(2)]
+    state = {
+        "h": torch.stack([torch.cat(own) for own in shares]),
+        "labels": torch.stack([torch.cat(own)[:, 0].long() for own in shares]),
+        "sizes": torch.tensor([4, 4, 4]),
+    }
+    for processes in (1, 2, 4):
+        monkeypatch.setattr(distributed, "world_size", lambda n=processes: n)
+        found = []
+        for rank in range(processes):
+            monkeypatch.setattr(distributed, "rank", lambda r=rank: r)
+            monitor = KNNMonitor(config, 10)
+            monitor.load_state_dict(state)
+            found.append(monitor._bank)
+        for step, batch in enumerate(batches):
+            assert torch.equal(torch.cat([bank[step][0] for bank in found]), batch)
+            labels = torch.cat([bank[step][1] for bank in found])
+            assert torch.equal(labels, batch[:, 0].long())

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from solo.config.schema import Backbone, Optimizer, RunConfig, Scheduler
+from solo.config.schema import Backbone, RunConfig
 from solo.config.section import Section
+from solo.config.updates import Optimizer, Scheduler
 from solo.config.views import Augmentation, Chance, Pixels, Positive, RandomResizedCropConfig
 
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import secrets
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from solo.config import ConfigError, RunConfig
@@ -24,6 +20,7 @@ from solo.config.evaluation import LinearConfig
 from solo.config.published import translate
 from solo.methods import resolve_config
 from solo.runs.checkpoint_files import newest_sound, read_checkpoint, read_fact
+from solo.runs.environment import describe_environment
 from solo.runs.lease import Lease, claim, slurm_job
 from solo.runs.saved import SavedRun
 
@@ -354,50 +351,6 @@ def _in_full(saved: dict[str, Any]) -> dict[str, Any]:
         return LinearConfig.model_validate(translate(saved)[0]).to_dict()
     except ValueError:  # it has keys that are no more: another run's, whatever they were
         return saved
-
-
-def describe_environment() -> dict[str, Any]:
-    """Versions, device and git revision; no environment variables."""
-    packages = ("torchvision", "pytorch-lightning", "timm", "numpy", "scipy")
-    cuda = torch.cuda.is_available()
-    return {
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{name: metadata.version(name) for name in packages},
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
-        "devices": torch.cuda.device_count() if cuda else 0,
-        "cpus": os.cpu_count(),
-        "slurm_job": slurm_job(),
-        "git": git_revision(),
-    }
-
-
-def git_revision() -> str | None:
-    """The commit of the code that runs, with "+changes" where files differ from it."""
-    here = Path(__file__)
-    commands = (
-        ["ls-files", "--error-unmatch", here.name],  # fails in a repository that is not ours
-        ["rev-parse", "HEAD"],
-        ["status", "--porcelain", "-uno"],
-    )
-    try:
-        _, *answers = (
-            subprocess.run(
-                ["git", *command],
-                cwd=here.parent,
-                capture_output=True,
-                text=True,
-                timeout=10,
-                check=True,
-            ).stdout.strip()
-            for command in commands
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answers[0] + ("+changes" if answers[1] else "")
 
 
 def _now() -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 from scipy import linalg, stats
 
 from solo.callbacks import CollapseMonitor
+from solo.config.cli import arguments
 from solo.evaluation.sparsity import effective_rank
 from solo.evaluation.spread import alignment, moments_rank, rank_of_moments, spread, uniformity
 from solo.pretrain import run
@@ -107,7 +108,8 @@ def test_it_warns_once_after_ten_collapsed_values_in_a_row() -> None:
 def digits(folder: Path, *words: str) -> dict[str, Any]:
     recipes = Path(__file__).parents[2] / "scripts/pretrain/digits"
     with initialize_config_dir(str(recipes), version_base="1.3"):
-        made = compose("rectified_lpjepa", [*words, "max_epochs=12", f"checkpoint.dir={folder}"])
+        given = arguments([*words, "max_epochs=12", f"checkpoint.dir={folder}"])
+        made = compose("rectified_lpjepa", given)
     return dict(OmegaConf.to_container(made, resolve=True))
 
 

@@ -19,7 +19,6 @@ from solo.data.datasets import normalisation
 from solo.evaluation.encoders import Encoder
 from solo.evaluation.grid import GridProbe
 from solo.evaluation.modes import MODES, TRAINED
-from solo.evaluation.segmentation import SEGMENTATION, segmentation_rows
 from solo.evaluation.table import write_table
 from solo.evaluation.training import TrainedProbe
 from solo.optim import OPTIMIZER_OPTIONS
@@ -52,11 +51,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
             "(srun --ntasks=1), or choose linear, mlp or finetune"
         )
     rng.seed_global(config.seed, "evaluation")
-    picture = None
-    if config.mode == SEGMENTATION:
-        rows, picture = segmentation_rows(config, encoder, console)
-    else:
-        rows = MODES[config.mode](config, encoder, console)
+    rows, picture = MODES[config.mode](config, encoder, console)
     folder = choose_folder(config, console.print)
     try:
         folder.create(config)
@@ -154,7 +149,6 @@ def _check(tree: dict[str, Any]) -> LinearConfig:
     name = optimizer.get("name", "sgd") if isinstance(optimizer, Mapping) else "sgd"
     sections = {"optimizer.kwargs": OPTIMIZER_OPTIONS[name]} if name in OPTIMIZER_OPTIONS else {}
     config = check(tree, LinearConfig, sections)
-    modes = (*TRAINED, *MODES, SEGMENTATION)
-    if config.mode not in modes:
-        raise unknown_name("mode", config.mode, modes)
+    if config.mode not in (*TRAINED, *MODES):
+        raise unknown_name("mode", config.mode, (*TRAINED, *MODES))
     return config

@@ -7,6 +7,8 @@ import inspect
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,22 @@ def words_of(options: dict[str, Any], prefix: str = "") -> list[str]:
         else:
             out.append(f"++{prefix}{key}={json.dumps(value)}")
     return out
+
+
+def features_without_solo(folder: Path, images: torch.Tensor, work: Path) -> torch.Tensor:
+    """Features of an exported network, from a process that cannot import this package."""
+    torch.save(images, work / "images.pt")
+    words = [str(folder), str(work / "images.pt"), str(work / "features.pt")]
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/scripts/without_solo.py", *words],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    features: torch.Tensor = torch.load(work / "features.pt")
+    return features
 
 
 class Fade:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, features_without_solo
 
 from solo.linear import run as evaluate
 from solo.runs.networks import load_encoder
@@ -25,17 +23,8 @@ def test_they_load_with_timm_alone(name: str, tmp_path: Path) -> None:
     """In a process that cannot import this package, features are those after training."""
     with np.load(ROOT / "tests/golden/fashion-mnist.npz") as golden:
         images, expected = torch.from_numpy(golden["images"]), torch.from_numpy(golden[name])
-    torch.save(images.expand(-1, 3, -1, -1), tmp_path / "images.pt")
-    words = [str(WEIGHTS / name), str(tmp_path / "images.pt"), str(tmp_path / "features.pt")]
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests/scripts/without_solo.py", *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(torch.load(tmp_path / "features.pt"), expected, rtol=1e-4, atol=1e-4)
+    found = features_without_solo(WEIGHTS / name, images.expand(-1, 3, -1, -1), tmp_path)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     ours = load_encoder(str(WEIGHTS / name)).eval()
     with torch.no_grad():
         found = ours(images.expand(-1, 3, -1, -1))

@@ -107,9 +107,9 @@ def export(source: str, folder: Path, teacher: bool = False, onnx: bool = False)
     state = {name: value.contiguous() for name, value in encoder.backbone.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n")
-    if has_small_stem(encoder.backbone):
-        (folder / "load_backbone.py").write_text(inspect.cleandoc(LOADER) + "\n")
     own_stem = has_small_stem(encoder.backbone)
+    if own_stem:
+        (folder / "load_backbone.py").write_text(inspect.cleandoc(LOADER) + "\n")
     (folder / "README.md").write_text(model_card(Path(source).expanduser(), encoder, own_stem))
     if onnx:
         write_onnx(encoder.backbone, [channels, *sides(size)], folder / "model.onnx")

@@ -221,9 +221,14 @@ def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return features, torch.cat(picked, dim=-1)
 
 
+def _has_cls(network: nn.Module) -> bool:
+    """Whether the first of a ViT's prefix tokens is a CLS token, and no register."""
+    return getattr(network, "cls_token", None) is not None
+
+
 def _cls(network: nn.Module, block: Any) -> Tensor:
-    """A block's CLS token, or the mean of its patches where there is none (but registers)."""
-    if isinstance(block, tuple) and getattr(network, "cls_token", None) is not None:
+    """A block's CLS token, or the mean of its patches where there is none."""
+    if isinstance(block, tuple) and _has_cls(network):
         token: Tensor = block[1][:, 0]
         return token
     mean: Tensor = (block[0] if isinstance(block, tuple) else block).mean(1)
@@ -265,7 +270,7 @@ def token_features(network: nn.Module, images: Tensor, kinds: Sequence[str]) -> 
         ) from error
     picked = [_cls(network, block) for block in blocks]
     patches = tokens[:, prefix:].mean(1)
-    cls = tokens[:, 0] if getattr(network, "cls_token", None) is not None else patches
+    cls = tokens[:, 0] if _has_cls(network) else patches
     made: dict[str, Tensor] = {}
     for kind in kinds:
         if kind == "backbone":

@@ -131,29 +131,26 @@ def _width(network: nn.Module, channels: int, size: Size) -> int:
 
 def _nearest(takes: Callable[[Size], bool], size: Size) -> str:
     """The sizes next to one that is not taken, in words."""
-    known = [next(filter(takes, some), None) for some in (_below(size), _above(size))]
+    known = [next(filter(takes, some), None) for some in (_beside(size, -1), _beside(size, 1))]
     words = " and ".join(in_pixels(found) for found in known if found is not None)
     return f"the nearest that it takes: {words}" if words else "no size near it is taken"
 
 
-def _below(size: Size) -> list[Size]:
-    """Smaller sizes to try, the nearest first: sides that are multiples of one number."""
-    if isinstance(size, int):
-        return list(range((size - 1) // 8 * 8, max(7, size - FAR), -8))
-    steps = ((step, back) for back in (0, 1) for step in STEPS)
-    found = {tuple(side // step * step - back * step for side in size) for step, back in steps}
-    return _others(found, size)
+def _beside(size: Size, way: int) -> list[Size]:
+    """Sizes to try, the nearest first: sides that are multiples of one number.
 
-
-def _above(size: Size) -> list[Size]:
-    """Larger ones."""
+    Args:
+        size: next to which.
+        way: -1 for smaller ones, 1 for larger.
+    """
     if isinstance(size, int):
+        if way < 0:
+            return list(range((size - 1) // 8 * 8, max(7, size - FAR), -8))
         return list(range(size // 8 * 8 + 8, size + FAR + 1, 8))
-    steps = ((step, on) for on in (0, 1) for step in STEPS)
-    found = {tuple(-(-side // step) * step + on * step for side in size) for step, on in steps}
-    return _others(found, size)
-
-
-def _others(found: Iterable[tuple[int, ...]], size: tuple[int, int]) -> list[Size]:
+    found = {
+        tuple(way * (-(-way * side // step) + more) * step for side in size)
+        for step in STEPS
+        for more in (0, 1)
+    }
     near = sorted(found, key=lambda other: sum(abs(a - b) for a, b in zip(other, size)))
     return [square((a, b)) for a, b in near if min(a, b) >= 8 and (a, b) != size]

@@ -12,7 +12,7 @@ from torch import Tensor
 from solo import rng
 from solo.config import ConfigError
 from solo.evaluation.features import FeatureSet
-from solo.evaluation.logistic import MANY, accuracy, choose_l2, fit_logistic
+from solo.evaluation.logistic import accuracy, fit_logistic, settled_l2
 
 Shots = int | Literal["all"]
 
@@ -71,7 +71,7 @@ def few_shot(
     """Logistic regression on ``shots`` images of each class, scored on the validation set.
 
     The draws of more shots contain those of fewer, and are the same for every network. With
-    ``l2="auto"`` each draw chooses its own by its labelled images (:func:`choose_l2`).
+    ``l2="auto"`` each draw chooses its own by its labelled images (:func:`settled_l2`).
     """
     found = []
     for draw in range(1 if shots == "all" else draws):
@@ -79,10 +79,7 @@ def few_shot(
         if shots != "all":
             picked = draw_shots(train.labels, shots, seed, draw)
             x, labels = x[picked], labels[picked]
-        penalty = l2
-        if penalty == "auto":
-            order = torch.randperm(len(x), generator=rng.generator(seed, "l2", draw))[:MANY]
-            penalty = choose_l2(x[order], labels[order], num_classes)
+        penalty = settled_l2(l2, x, labels, num_classes, rng.generator(seed, "l2", draw))
         classifier = fit_logistic(x, labels, num_classes, penalty)
         found.append(accuracy(classifier.scores(val.x), val.labels))
     return Score(mean(found), pstdev(found) if len(found) > 1 else None)

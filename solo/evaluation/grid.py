@@ -18,7 +18,7 @@ from solo.evaluation.encoders import Encoder
 from solo.losses import supervised_loss
 from solo.methods.probes import Tally, at_least_float32
 from solo.methods.training import TrainingModule
-from solo.optim import clip_gradients, parameter_groups
+from solo.optim import parameter_groups
 
 
 class Setting(NamedTuple):
@@ -27,9 +27,6 @@ class Setting(NamedTuple):
     features: str
     lr: float
     weight_decay: float
-
-    def __str__(self) -> str:
-        return f"{self.features}, lr {self.lr:g}, weight decay {self.weight_decay:g}"
 
 
 def settings_of(config: LinearConfig) -> list[Setting]:
@@ -132,17 +129,9 @@ class GridProbe(TrainingModule):
             if parameter.grad is not None:
                 parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Each by itself."""
-        if gradient_clip_val is not None:
-            for head in self.heads:
-                own = list(head.parameters())
-                clip_gradients(own, gradient_clip_val, gradient_clip_algorithm)
+    def clipped_together(self) -> list[list[Tensor]]:
+        """Each head by itself."""
+        return [list(head.parameters()) for head in self.heads]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score held-out images and validation images, each by themselves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,28 @@ FOLDS, FEW, MANY = 5, 200, 10_000
 """Parts of a set (up to FEW images, each is held out in turn), and the most that is looked at."""
 
 
+def settled_l2(
+    l2: float | Literal["auto"],
+    x: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    generator: torch.Generator,
+) -> float:
+    """A penalty as it is given, or what :func:`choose_l2` chooses by at most ``MANY`` images.
+
+    Args:
+        l2: the penalty, or auto.
+        x: [N, F].
+        labels: [N] classes, or [N, C] binary attributes.
+        num_classes: C.
+        generator: of the images' order.
+    """
+    if l2 != "auto":
+        return l2
+    order = torch.randperm(len(x), generator=generator)[:MANY].to(x.device)
+    return choose_l2(x[order], labels[order], num_classes)
+
+
 def choose_l2(x: Tensor, labels: Tensor, num_classes: int) -> float:
     """The penalty by which a part of the labelled images predicts the others best (log-likelihood).
 
@@ -97,7 +119,6 @@ def choose_l2(x: Tensor, labels: Tensor, num_classes: int) -> float:
     Returns:
         One of ``PENALTIES``; 1, the default, where no class has two images.
     """
-    x, labels = x[:MANY], labels[:MANY]
     fold = torch.arange(len(x), device=labels.device) % FOLDS
     if labels.ndim == 1:
         place = torch.zeros_like(labels)  # of an image among those of its class

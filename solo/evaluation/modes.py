@@ -1,11 +1,10 @@
-"""The modes of main_linear.py on features that are computed once: each gives rows of a table."""
+"""The modes of main_linear.py on features that are computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from solo import rng
@@ -19,15 +18,17 @@ from solo.evaluation.encoders import Encoder, untrained
 from solo.evaluation.features import FeatureSet, Pixels, device, extract, pixel_size
 from solo.evaluation.few_shot import Score, check_shots, few_shot
 from solo.evaluation.knn import knn_grid
-from solo.evaluation.logistic import MANY, accuracy, choose_l2, fit_logistic
+from solo.evaluation.logistic import accuracy, fit_logistic, settled_l2
 from solo.evaluation.retrieval import compare_retrieval
+from solo.evaluation.segmentation import segmentation_rows
 from solo.evaluation.sparsity import marginal_gap, sparsity_summary
+from solo.evaluation.table import Found
 from solo.methods.probes import mean_average_precision
 
 Row = dict[str, Any]
 
 
-def few_shot_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[Row]:
+def few_shot_rows(config: LinearConfig, encoder: Encoder, console: Console) -> Found:
     """One row for each network and number of shots, a column for each data set."""
     options = config.few_shot
     sets = list(dict.fromkeys([config.data.dataset, *options.datasets]))
@@ -64,19 +65,18 @@ def few_shot_rows(config: LinearConfig, encoder: Encoder, console: Console) -> l
     if len(sets) > 1:
         for row in table:
             row["avg."] = Score(sum(row[name].mean for name in sets) / len(sets), None)
-    return table
+    return Found(table)
 
 
-def fast_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[Row]:
+def fast_rows(config: LinearConfig, encoder: Encoder, console: Console) -> Found:
     """Logistic regression on all features."""
     split = _splits(config, config.data.dataset)
     outputs, _ = label_facts(split.train.labels, split.train.classes)
     train, val = _both(config, encoder, split, console, config.data.dataset)
     where = device()
-    x, labels, l2 = train.x.to(where), train.labels.to(where), config.l2
-    if l2 == "auto":
-        order = torch.randperm(len(x), generator=rng.generator(config.seed, "l2"))[:MANY].to(where)
-        l2 = choose_l2(x[order], labels[order], outputs)
+    x, labels = train.x.to(where), train.labels.to(where)
+    l2 = settled_l2(config.l2, x, labels, outputs, rng.generator(config.seed, "l2"))
+    if config.l2 == "auto":
         console.print(f"l2 {l2:g}, chosen by a fifth of the training images")
     classifier = fit_logistic(x, labels, outputs, l2)
     scores = classifier.scores(val.x.to(where)).cpu()
@@ -86,10 +86,10 @@ def fast_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[
     elif outputs >= 5:
         best = scores.topk(5).indices == val.labels[:, None]
         found["acc5"] = 100 * float(best.any(1).float().mean())
-    return [found]
+    return Found([found])
 
 
-def knn_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[Row]:
+def knn_rows(config: LinearConfig, encoder: Encoder, console: Console) -> Found:
     """A row for each setting, the best first; then retrieval, of sparse features as CSR."""
     split = _splits(config, config.data.dataset)
     if split.train.labels.ndim > 1:
@@ -119,10 +119,10 @@ def knn_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[R
             soft_wrap=True,
         )
         rows.append({"distance": "csr retrieval", **retrieval._asdict()})
-    return rows
+    return Found(rows)
 
 
-def sparsity_rows(config: LinearConfig, encoder: Encoder, console: Console) -> list[Row]:
+def sparsity_rows(config: LinearConfig, encoder: Encoder, console: Console) -> Found:
     """How sparse the validation set's features are."""
     split = _splits(config, config.data.dataset)
     assert split.val is not None
@@ -135,17 +135,18 @@ def sparsity_rows(config: LinearConfig, encoder: Encoder, console: Console) -> l
     if config.features == "projector" and kwargs is not None and hasattr(kwargs, "target"):
         target = kwargs.target()
         row |= {"expected_l0": target.expected_l0, "marginal_gap": marginal_gap(z, target)}
-    return [row]
+    return Found([row])
 
 
 TRAINED = ("linear", "mlp", "finetune")
 """The modes that train on augmented images, with main_linear.py's optimizer."""
 
-MODES: dict[str, Callable[[LinearConfig, Encoder, Console], list[Row]]] = {
+MODES: dict[str, Callable[[LinearConfig, Encoder, Console], Found]] = {
     "few_shot": few_shot_rows,
     "fast": fast_rows,
     "knn": knn_rows,
     "sparsity": sparsity_rows,
+    "segmentation": segmentation_rows,
 }
 
 

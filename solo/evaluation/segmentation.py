@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +22,8 @@ from solo.data.masks import IGNORED, MaskedImages, ade20k, folders, voc
 from solo.data.views import validation_transform
 from solo.evaluation.encoders import Encoder
 from solo.evaluation.features import device
-from solo.evaluation.logistic import MANY, LinearClassifier, choose_l2, fit_logistic
-
-SEGMENTATION = "segmentation"
-"""The mode's name."""
+from solo.evaluation.logistic import LinearClassifier, fit_logistic, settled_l2
+from solo.evaluation.table import Found
 
 
 class Patches(NamedTuple):
@@ -80,11 +78,7 @@ class Dense:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval().to(device())
         self.transform = validation_transform(encoder.image_size, whole=True)
-        if encoder.channels != 3:
-            raise ConfigError(
-                f"segmentation is of images in colour; {encoder.name} sees {encoder.channels} "
-                "channels"
-            )
+        encoder.check_channels(3)
         try:
             self.maps(self.encoder.blank()[0])
         except (ValueError, AttributeError, TypeError, RuntimeError) as error:
@@ -143,11 +137,19 @@ def class_shares(mask: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
     return shares
 
 
-def fit_linear(patches: Patches, l2: float) -> LinearClassifier:
-    """Cross-entropy with the shares, to the optimum."""
+def fit_linear(patches: Patches, l2: float | Literal["auto"], seed: int = 0) -> LinearClassifier:
+    """Cross-entropy with the shares, to the optimum.
+
+    Args:
+        patches: to learn from.
+        l2: see :func:`settled_l2`; by the class with the largest share of each patch.
+        seed: of the draw of patches to choose by.
+    """
     where = device()
     x, shares = patches.x.to(where), patches.shares.to(where)
-    return fit_logistic(x, shares, shares.shape[1], l2, soft=True)
+    classes, generator = shares.shape[1], rng.generator(seed, "l2")
+    penalty = settled_l2(l2, x, shares.argmax(1), classes, generator)
+    return fit_logistic(x, shares, classes, penalty, soft=True)
 
 
 class Neighbours:
@@ -234,9 +236,7 @@ def each(overlap: Overlap, classes: list[str]) -> Iterator[tuple[str, float]]:
             yield name, value
 
 
-def segmentation_rows(
-    config: LinearConfig, encoder: Encoder, console: Console
-) -> tuple[list[dict[str, Any]], Figure]:
+def segmentation_rows(config: LinearConfig, encoder: Encoder, console: Console) -> Found:
     """A row for each way to classify places, with each class's overlap, and a picture.
 
     Raises:
@@ -252,19 +252,14 @@ def segmentation_rows(
     for method in options.method:
         classifier: LinearClassifier | Neighbours
         if method == "linear":
-            l2 = config.l2
-            if l2 == "auto":
-                order = torch.randperm(len(patches.x), generator=rng.generator(config.seed, "l2"))
-                x, shares = patches.x[order[:MANY]], patches.shares[order[:MANY]]
-                l2 = choose_l2(x.to(device()), shares.argmax(1).to(device()), len(train.classes))
-            classifier = fit_linear(patches, l2)
+            classifier = fit_linear(patches, config.l2, config.seed)
         else:
             classifier = Neighbours(patches, options.k, options.temperature)
         overlap, answers[method] = measure(dense, classifier, val, console, method)
         row: dict[str, Any] = {"model": encoder.name, "method": method, "mIoU": overlap.mean()}
         row["pixels"] = overlap.accuracy()
         rows.append({**row, **dict(each(overlap, train.classes))})
-    return rows, picture(val, answers)
+    return Found(rows, picture(val, answers))
 
 
 def masked_images(options: Segmentation) -> tuple[MaskedImages, MaskedImages]:

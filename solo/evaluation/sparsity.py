@@ -46,7 +46,11 @@ def effective_rank(z: Tensor) -> Tensor:
 
     Singular values of z [N, D], not centred, divided by their sum. Between 1 and min(N, D).
     """
-    values = torch.linalg.svdvals(z.double())
+    return effective_number(torch.linalg.svdvals(z.double()))
+
+
+def effective_number(values: Tensor) -> Tensor:
+    """exp of the entropy of non-negative values' shares of their sum; 1 where all are zero."""
     shares = values / values.sum().clamp(min=1e-300)
     return torch.exp(-torch.special.xlogy(shares, shares).sum())
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from solo.evaluation.sparsity import effective_number
+
 CONSTANT = 1e-5
 """A dimension whose deviation is below this part of its size is the same for all images."""
 
@@ -57,9 +59,7 @@ def rank_of_moments(moments: Tensor) -> Tensor:
     values = torch.linalg.eigvalsh(moments.nan_to_num(0, 0, 0)).clamp(min=0)
     # Rounding leaves some 1e-16 of the largest where there is nothing.
     values = torch.where(values > 1e-14 * values.max() * len(values), values, 0).sqrt()
-    total = values.sum()
-    shares = values / total.clamp(min=1e-300)
-    rank = torch.exp(-torch.special.xlogy(shares, shares).sum()) * (total > 0)
+    rank = effective_number(values) * (values.sum() > 0)
     return torch.where(moments.isfinite().all(), rank, torch.nan)
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from solo.evaluation.few_shot import Score
+
+
+class Found(NamedTuple):
+    """What a mode found: rows of its table, and a picture where there is one to look at."""
+
+    rows: list[dict[str, Any]]
+    picture: Figure | None = None
 
 
 def write_table(folder: Path, rows: list[dict[str, Any]], console: Console) -> None:

@@ -7,7 +7,7 @@ A method subclasses :class:`SSLMethod`, declares its options as a :class:`Method
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple
 
@@ -173,13 +173,7 @@ class SSLMethod(TrainingModule):
 
     def _again(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Contexts of a part's first and second pass: each image counts once for BatchNorm."""
-
-        @contextlib.contextmanager
-        def second() -> Iterator[None]:
-            with statistics_kept(self):
-                yield
-
-        return contextlib.nullcontext(), second()
+        return contextlib.nullcontext(), statistics_kept(self)
 
     def encode_batch(self, views: list[Tensor]) -> Encoded:
         """:meth:`encode`, in parts."""

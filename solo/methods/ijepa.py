@@ -135,8 +135,7 @@ class IJEPA(MomentumMethod):
             )
         sizes = {entry.crop_size for entry in self.config.augmentations}
         patch = network.patch_embed.patch_size
-        size = self.config.augmentations[0].crop_size
-        height, width = sides(size)
+        height, width = sides(self.config.augmentations[0].crop_size)
         self.grid = (height // patch[0], width // patch[1])
         if len(sizes) > 1 or min(self.grid) < 2:
             raise ConfigError(
@@ -144,9 +143,8 @@ class IJEPA(MomentumMethod):
                 f"{', '.join(map(in_pixels, sizes))} and the patch {patch[0]} px"
             )
         channels = self.config.data.image_channels
-        blank = torch.zeros(
-            1, channels, height, width
-        )  # the loss sees patches, not what pools them
+        blank = torch.zeros(1, channels, height, width)
+        # The loss sees patches, not what pools them.
         freeze_unused(network, lambda: network.forward_features(blank))
         self.keep = KeepPatches(network.num_prefix_tokens)
         network.patch_drop = self.keep  # type: ignore[assignment]

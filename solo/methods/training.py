@@ -82,6 +82,10 @@ class TrainingModule(pl.LightningModule):
         named = self.named_parameters()
         return [p for name, p in named if p.requires_grad and not name.startswith("probes.")]
 
+    def clipped_together(self) -> list[list[Tensor]]:
+        """Parameters whose gradients have one norm to clip."""
+        return [self.loss_parameters()]
+
     def configure_gradient_clipping(
         self,
         optimizer: Any,
@@ -90,4 +94,5 @@ class TrainingModule(pl.LightningModule):
     ) -> None:
         """Clip what the loss trains; online probes, and so labels, do not change how much."""
         if gradient_clip_val is not None:
-            clip_gradients(self.loss_parameters(), gradient_clip_val, gradient_clip_algorithm)
+            for parameters in self.clipped_together():
+                clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm)

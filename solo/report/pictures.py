@@ -48,14 +48,12 @@ def loss_curves(metrics: Metrics) -> Figure | None:
 
 def probe_curves(metrics: Metrics) -> Figure | None:
     """Accuracies of all probes in one panel, with their final values."""
-    names = _of_panel(metrics, "probes")
-    return _panels(metrics, [names] if names else [])
+    return _one_panel(metrics, "probes")
 
 
 def sparsity_curves(metrics: Metrics) -> Figure | None:
     """Measured and expected l0, over training."""
-    names = _of_panel(metrics, "sparsity")
-    figure = _panels(metrics, [names] if names else [])
+    figure = _one_panel(metrics, "sparsity")
     if figure is not None:
         figure.axes[0].set_ylim(0, 1)
     return figure
@@ -63,7 +61,11 @@ def sparsity_curves(metrics: Metrics) -> Figure | None:
 
 def spread_curves(metrics: Metrics) -> Figure | None:
     """Effective ranks, over training."""
-    names = _of_panel(metrics, "spread")
+    return _one_panel(metrics, "spread")
+
+
+def _one_panel(metrics: Metrics, panel: str) -> Figure | None:
+    names = _of_panel(metrics, panel)
     return _panels(metrics, [names] if names else [])
 
 

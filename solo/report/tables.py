@@ -127,17 +127,17 @@ def recorded(
     """What :func:`records` were of: what was found, and by which commits."""
     found: dict[str, list[Measured]] = {}
     commits = {}
-    for name in table.rows:
-        own = {line["seed"]: line for line in lines if line["row"] == name}
-        for seed, line in own.items():
-            values: Measured = {"seed": int(seed)}
-            for shown, prefix in _shown(table, name).items():
-                for other in lines:
-                    if other["row"] == shown and other["seed"] == seed:
-                        cells = ((s, other.get(column)) for column, s in table.columns.items())
-                        values |= {prefix + s: float(cell) for s, cell in cells if cell}
-            found.setdefault(name, []).append(values)
-            commits[name, int(seed)] = line.get("commit", "")
+    by_run = {(line["row"], line["seed"]): line for line in lines}
+    for (name, seed), line in by_run.items():
+        if name not in table.rows:  # measured beside another
+            continue
+        values: Measured = {"seed": int(seed)}
+        for shown, prefix in _shown(table, name).items():
+            beside = by_run.get((shown, seed), {})
+            cells = ((source, beside.get(column)) for column, source in table.columns.items())
+            values |= {prefix + source: float(cell) for source, cell in cells if cell}
+        found.setdefault(name, []).append(values)
+        commits[name, int(seed)] = line.get("commit", "")
     return found, commits
 
 

@@ -69,7 +69,9 @@ def begin_with(method: SSLMethod, encoder: Encoder) -> list[str]:
     channels = method.config.data.image_channels
     if encoder.channels != channels:
         said.append(_spread(state, encoder, channels))
-    if any(name in state and state[name].shape != x.shape for name, x in _named(network)):
+    if any(
+        name in state and state[name].shape != x.shape for name, x in network.state_dict().items()
+    ):
         state = _resized(state, encoder.backbone, network)
         sizes = in_pixels(encoder.image_size), in_pixels(method.config.view_sizes[0])
         said.append(f"init_from: positions for {sizes[0]} were adapted to {sizes[1]}")
@@ -135,7 +137,3 @@ def _resized(state: dict[str, Tensor], old: nn.Module, network: nn.Module) -> di
 def _grid(network: nn.Module) -> list[int] | None:
     """Places that a ViT has positions for."""
     return list(getattr(getattr(network, "patch_embed", None), "grid_size", None) or []) or None
-
-
-def _named(network: nn.Module) -> list[tuple[str, Tensor]]:
-    return list(network.state_dict().items())

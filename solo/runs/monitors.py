@@ -62,8 +62,9 @@ def _why_not(config: RunConfig, data: ImageData, metric: str) -> str | None:
             there = getattr(there, part, None)
         if metric.startswith(start) and not there:
             return f"which needs {word}"
+    if metric.startswith("train_"):
+        return None
     pretrains = hasattr(config, "method")
-    free = metric.startswith("train_")
     attributes = "which needs one class an image; these have attributes"
     one_class = metric.startswith("val_knn") or metric.endswith("acc5")
     reasons = {
@@ -79,4 +80,4 @@ def _why_not(config: RunConfig, data: ImageData, metric: str) -> str | None:
         f"which needs five classes; there are {data.num_classes}": metric.endswith("acc5")
         and data.num_classes < 5,
     }
-    return next((why for why, applies in reasons.items() if applies and not free), None)
+    return next((why for why, applies in reasons.items() if applies), None)

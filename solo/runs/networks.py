@@ -194,7 +194,7 @@ def _ours(
     if path.parent.name == "checkpoints":
         name = path.parents[1].name
     encoder = _part(state, config, path, features, image_size, name)
-    if features == "backbone" and TEACHER in _owners(state):
+    if features == "backbone" and _has_teacher(state):
         encoder.beside = (_part(state, config, path, "teacher", image_size, "teacher"),)
     return encoder
 
@@ -203,9 +203,8 @@ STUDENT, TEACHER = ("backbone.", "projector."), ("teacher.0.", "teacher.1.")
 """What names of a run's backbone and projector begin with, in its state."""
 
 
-def _owners(state: dict[str, Tensor]) -> list[tuple[str, str]]:
-    """Whose networks there are."""
-    return [p for p in (STUDENT, TEACHER) if any(name.startswith(p[0]) for name in state)]
+def _has_teacher(state: dict[str, Tensor]) -> bool:
+    return any(name.startswith(TEACHER[0]) for name in state)
 
 
 def _part(
@@ -221,7 +220,7 @@ def _part(
     Raises:
         ConfigError: for a teacher where there is none.
     """
-    if features == "teacher" and TEACHER not in _owners(state):
+    if features == "teacher" and not _has_teacher(state):
         raise ConfigError(
             f"features is teacher, but {config.method} trains none (byol, dino and ijepa do); "
             "choose backbone"

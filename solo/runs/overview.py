@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -14,9 +12,6 @@ from solo.config import ConfigError
 from solo.runs.folder import flat
 from solo.runs.lease import holder
 from solo.runs.saved import SavedRun
-
-TAIL = 2**16
-"""Bytes at the end of metrics.csv that are read for the newest values."""
 
 
 class Overview(NamedTuple):
@@ -58,7 +53,7 @@ def overview(folder: Path) -> Overview:
     """
     saved = SavedRun(folder)
     config, facts = saved.config, saved.facts
-    status, values = facts.get("status", "died"), newest(folder / "metrics.csv")
+    status, values = facts.get("status", "died"), saved.newest()
     if status in ("running", "trained"):
         status = "running" if holder(folder) else "died"
     epochs = int(config.get("max_epochs") or 0)
@@ -76,39 +71,18 @@ def overview(folder: Path) -> Overview:
         (facts.get("error") or "") if status == "died" else "",
         epoch,
         epochs,
-        _left(folder, facts, epoch, epochs) if status == "running" else None,
+        _left(saved, epoch, epochs) if status == "running" else None,
         values,
     )
 
 
-def newest(path: Path) -> dict[str, float]:
-    """The last value of each column of metrics.csv that is among its last rows."""
-    try:
-        with path.open("rb") as file:
-            head = file.readline()
-            start = file.tell()
-            file.seek(max(start, file.seek(0, 2) - TAIL))
-            rows = file.read().decode(errors="replace")
-            if file.tell() - len(rows) > start:
-                rows = rows.partition("\n")[2]  # the first is cut
-    except OSError:
-        return {}
-    found: dict[str, float] = {}
-    for row in csv.DictReader(io.StringIO(head.decode(errors="replace") + rows)):
-        for name, value in row.items():
-            try:
-                found[name] = float(value)
-            except (TypeError, ValueError):  # empty, or a row that is just being written
-                continue
-    return found
-
-
-def _left(folder: Path, facts: dict[str, Any], epoch: int, epochs: int) -> float | None:
+def _left(saved: SavedRun, epoch: int, epochs: int) -> float | None:
     """By the epochs that are done; of a run that was gone on with nobody knows since when."""
+    facts = saved.facts
     if not epoch or facts.get("continued") or "started" not in facts:
         return None
     started = datetime.fromisoformat(facts["started"]).timestamp()
-    done = (folder / "metrics.csv").stat().st_mtime
+    done = saved.table.stat().st_mtime
     return max(0.0, (done - started) / epoch * (epochs - epoch) - (time.time() - done))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ import yaml
 
 from solo.config import ConfigError
 from solo.runs.checkpoint_files import newest_sound, read_checkpoint
+
+TAIL = 2**16
+"""Bytes at the end of metrics.csv that are read for the newest values."""
 
 
 class Metrics(dict[str, np.ndarray]):
@@ -71,13 +75,41 @@ class SavedRun:
             )
         return read_checkpoint(path)
 
+    @property
+    def table(self) -> Path:
+        """Where logged values are."""
+        return self.folder / "metrics.csv"
+
     def rows(self) -> list[dict[str, str]]:
         """Rows of metrics.csv, as they stand; of a run that has logged nothing, none."""
-        path = self.folder / "metrics.csv"
-        if not path.is_file():
+        if not self.table.is_file():
             return []
-        with path.open(newline="") as file:
+        with self.table.open(newline="") as file:
             return list(csv.DictReader(file))
+
+    def newest(self) -> dict[str, float]:
+        """The last value of each column, step and epoch too, that is among the last rows.
+
+        Of a long table this reads the end alone.
+        """
+        try:
+            with self.table.open("rb") as file:
+                head = file.readline()
+                start = file.tell()
+                file.seek(max(start, file.seek(0, 2) - TAIL))
+                rows = file.read().decode(errors="replace")
+                if file.tell() - len(rows) > start:
+                    rows = rows.partition("\n")[2]  # the first is cut
+        except OSError:
+            return {}
+        found: dict[str, float] = {}
+        for row in csv.DictReader(io.StringIO(head.decode(errors="replace") + rows)):
+            for name, value in row.items():
+                try:
+                    found[name] = float(value)
+                except (TypeError, ValueError):  # empty, or a row that is just being written
+                    continue
+        return found
 
     @property
     def metrics(self) -> Metrics:

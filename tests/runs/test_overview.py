@@ -21,7 +21,7 @@ from solo.pretrain import run
 from solo.runs import SavedRun
 from solo.runs.__main__ import main
 from solo.runs.lease import claim
-from solo.runs.overview import differing, newest, overview, runs_below
+from solo.runs.overview import differing, overview, runs_below
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -81,11 +81,11 @@ def test_the_newest_values_of_a_long_file(tmp_path: Path) -> None:
     ]
     path.write_text("epoch,step,train_loss,val_acc1\n" + "\n".join(rows) + "\n90,90")
     assert path.stat().st_size > 2**17
-    found = newest(path)
+    found = SavedRun(tmp_path).newest()
     assert found == {"epoch": 90.0, "step": 90.0, "train_loss": 8999 / 7, "val_acc1": 8950.0}
     path.write_text("epoch,step\n0,1\n")
-    assert newest(path) == {"epoch": 0.0, "step": 1.0}
-    assert newest(tmp_path / "none.csv") == {}
+    assert SavedRun(tmp_path).newest() == {"epoch": 0.0, "step": 1.0}
+    assert SavedRun(tmp_path / "none").newest() == {}
 
 
 def test_by_command(several: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -18,7 +16,7 @@ import timm
 import torch
 import torchvision
 import yaml
-from helpers import ROOT, slow, tiny
+from helpers import ROOT, features_without_solo, slow, tiny
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from scipy.stats import spearmanr
@@ -118,16 +116,7 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     recipe |= {"checkpoint": options["checkpoint"]}
     assert resolve_config(recipe).to_dict() == resolve_config(options).to_dict()
     images = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
-    torch.save(images, tmp_path / "images.pt")
-    words = [str(tmp_path / part) for part in ("out", "images.pt", "features.pt")]
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests/scripts/without_solo.py", *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    found = features_without_solo(tmp_path / "out", images, tmp_path)
     with torch.no_grad():
         expected = load_encoder(str(folder)).eval()(images)
         again = load_encoder(str(tmp_path / "out")).eval()(images)
@@ -142,7 +131,6 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
     onnx = torch.from_numpy(session.run(None, {"images": normal})[0])
     torch.testing.assert_close(onnx, expected, rtol=1e-4, atol=1e-5)
-    found = torch.load(tmp_path / "features.pt")
     scale = float(expected.abs().max())
     assert float((found - expected).abs().max()) <= 1e-6 * max(1.0, scale)
     assert torch.equal(again, expected)

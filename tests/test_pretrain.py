@@ -427,6 +427,21 @@ def test_the_global_batch_is_shared(tmp_path: Path) -> None:
             resolve_config({**content, "optimizer": optimizer}).optimizer.share(processes)
 
 
+def test_another_batch_of_as_many_processes_is_another_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Passed over by name, as any other config is; asked for by its file, refused."""
+    content = tiny(tmp_path, max_epochs=2, limit_train_batches=2, checkpoint={"keep_prev": True})
+    whole = run(content)
+    RunFolder(whole.folder).note(status="interrupted")
+    other = merged(content, {"optimizer": {"batch_size": 32}, "auto_resume": {"enabled": True}})
+    assert run(other).folder != whole.folder
+    assert "another optimizer.batch_size (64, now 32)" in capfd.readouterr().out
+    first = str(whole.folder / "checkpoints/epoch_0000.ckpt")
+    with pytest.raises(ConfigError, match=r"another config: optimizer\.batch_size \(64, now 32\)"):
+        run({**other, "resume_from_checkpoint": first})
+
+
 def test_only_the_same_config_is_gone_on_with(tmp_path: Path) -> None:
     """Another rate or length would be silently ignored: the checkpoint brings its schedule."""
     content = tiny(tmp_path, max_epochs=2, limit_train_batches=2, checkpoint={"keep_prev": True})

@@ -19,7 +19,7 @@ from solo.config import ConfigError, RunConfig
 from solo.config.evaluation import LinearConfig
 from solo.config.published import translate
 from solo.methods import resolve_config
-from solo.runs.checkpoint_files import newest_sound, read_checkpoint, read_fact
+from solo.runs.checkpoint_files import LAST, newest_sound, read_checkpoint, read_fact
 from solo.runs.environment import describe_environment
 from solo.runs.lease import Lease, claim, slurm_job
 from solo.runs.saved import SavedRun
@@ -193,9 +193,10 @@ def _check_continuation(checkpoint: Path, config: RunConfig, processes: int) -> 
     """
     content = read_checkpoint(checkpoint)
     saved = content.get("config", config.to_dict())
-    other = _other_batch(saved, content.get("processes"), config, processes)
+    saved_by = content.get("processes")
+    other = _other_batch(saved, saved_by, config, processes)
     faults = [other] if other else []
-    differences = _differences(config.to_dict(), saved)
+    differences = _differences(config.to_dict(), saved, saved_by in (None, processes))
     if differences:
         faults.append(f"is of another config: {', '.join(differences)}. Give the run's own config")
     fit = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
@@ -208,7 +209,9 @@ def _check_continuation(checkpoint: Path, config: RunConfig, processes: int) -> 
 def _other_batch(
     saved: dict[str, Any], saved_by: int | None, config: RunConfig, processes: int
 ) -> str | None:
-    """Why these processes cannot go on from a checkpoint, None where they can.
+    """Why other processes cannot go on from a checkpoint, None where they can.
+
+    As many as saved it have the batch of each compared with the rest of the config.
 
     Args:
         saved: its config.
@@ -218,7 +221,7 @@ def _other_batch(
     """
     before = (saved.get("optimizer") or {}).get("batch_size")
     now = config.optimizer.batch_size
-    if saved_by is None or before is None or before * saved_by == now * processes:
+    if saved_by in (None, processes) or before is None or before * saved_by == now * processes:
         return None
     total = before * saved_by
     share = f"optimizer.batch_size={total // processes}" if total % processes == 0 else None
@@ -234,7 +237,7 @@ def _continue(
     path: Path, saved_at: float, config: RunConfig, warn: Callable[[str], None], processes: int
 ) -> RunFolder | None:
     """An unfinished run, claimed, if it can be continued with this config."""
-    obstacle = _obstacle(path, saved_at, config)
+    obstacle = _obstacle(path, saved_at, config, processes)
     if obstacle is None:
         with _writable(path):
             lease = claim(path)
@@ -246,14 +249,15 @@ def _continue(
     return None
 
 
-def _obstacle(path: Path, saved_at: float, config: RunConfig) -> str | None:
+def _obstacle(path: Path, saved_at: float, config: RunConfig, processes: int) -> str | None:
     """Why a run is not continued; empty where that is not worth saying, None where it can be."""
     facts = RunFolder(path).facts()
     finished = facts.get("status", "finished") == "finished"
     if finished and not _is_own_job(facts):  # given again, the command wishes for a new run
         return ""
     try:
-        differences = _differences(config.to_dict(), SavedRun(path).config)
+        as_many = _saved_by(path) in (None, processes)
+        differences = _differences(config.to_dict(), SavedRun(path).config, as_many)
     except ConfigError:
         differences = ["config.yaml, which cannot be read"]
     if differences:
@@ -265,6 +269,15 @@ def _obstacle(path: Path, saved_at: float, config: RunConfig) -> str | None:
             f"++auto_resume.max_hours={hours + 1:.0f}"
         )
     return None
+
+
+def _saved_by(path: Path) -> int | None:
+    """How many processes saved a run last; None where that cannot be read (now)."""
+    try:
+        count: int | None = read_fact(path / "checkpoints" / LAST, "processes")
+    except Exception:  # damaged, or none: found out where it is to be used
+        return None
+    return count
 
 
 def _claimed(
@@ -316,13 +329,17 @@ def _replace(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _differences(config: dict[str, Any], saved: dict[str, Any]) -> list[str]:
+def _differences(config: dict[str, Any], saved: dict[str, Any], as_many: bool) -> list[str]:
     """Keys of another value in a saved config that change what comes out.
 
-    The batch of a process is looked at with how many there are (:func:`_other_batch`).
+    Args:
+        config: the run's.
+        saved: the other.
+        as_many: whether as many processes are to go on; if not, :func:`_other_batch` compares the
+            batches.
     """
     ours, theirs = flat(config), flat(_in_full(saved))
-    elsewhere = ("optimizer.batch_size", "optimizer.global_batch_size")
+    elsewhere = {"optimizer.global_batch_size"} | (set() if as_many else {"optimizer.batch_size"})
     return sorted(
         f"{key} ({theirs.get(key)}, now {ours.get(key)})"
         for key in {*ours, *theirs}

@@ -77,6 +77,11 @@ class Job(NamedTuple):
         return self.folder / "measured.json"
 
 
+def folder_name(row: str, seed: int) -> str:
+    """Of a run: the row's words and signs, and the seed."""
+    return "-".join([*re.findall(r"-?[\w.]+", row), str(seed)])
+
+
 def measure(table: Table, job: Job, words: list[str], threads: int | None = None) -> None:
     """Train and evaluate one run in its folder, unless that was done before.
 
@@ -272,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.keep and out.with_suffix(".csv").is_file():
         kept = Kept.of(table, out.with_suffix(".csv"))
     jobs = [
-        Job(name, seed, work / "-".join([*re.findall(r"[\w.]+", name), str(seed)]))
+        Job(name, seed, work / folder_name(name, seed))
         for seed in options.seeds or table.seeds
         for name in chosen
     ]

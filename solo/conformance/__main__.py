@@ -1,0 +1,114 @@
+"""Examine a loss: ``python -m solo.conformance <method | module:callable | file.py:callable>``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+
+from solo.conformance import LINES, Examination, Line, Pool, Subject, measured
+
+_MARKS = {"ok": "ok", "FAIL": "FAIL", "note": "-", "n/a": "-"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the lines; 0 only where none failed, 2 for what cannot be examined."""
+    parser = argparse.ArgumentParser(
+        prog="python -m solo.conformance",
+        description="Examine a loss on real processes: a line for each question, with its figure.",
+        epilog="Exit status: 0 if no line failed, 1 if one did, 2 for bad arguments.",
+    )
+    parser.add_argument("loss", nargs="?", help="a method, module:callable or file.py:callable")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of a method's config")
+    parser.add_argument("--make", help='"lambda f, features: …", makes the loss of the callable')
+    parser.add_argument("--call", help='"lambda f, z, step: …", calls it with z [views, N, D]')
+    parser.add_argument("--samples", type=int, default=64, help="N (default 64)")
+    parser.add_argument("--features", type=int, default=32, help="D (default 32)")
+    parser.add_argument("--views", type=int, help="default: what the call asks for")
+    parser.add_argument("--slices", metavar="NAME", help="the parameter that counts directions")
+    parser.add_argument(
+        "--ordered", nargs="+", choices=("samples", "views"), default=[], help="order matters"
+    )
+    parser.add_argument("--even", action="store_true", help="it is made for equal shares only")
+    parser.add_argument(
+        "--lines", type=lambda text: text.split(","), help="some lines only, with commas between"
+    )
+    parser.add_argument("--timeout", type=float, default=60, help="seconds a trial may take")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--explain", action="store_true", help="say what each line means")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.lines or () if name not in LINES]:
+        parser.error(f"there is no line {unknown[0]}, but {', '.join(LINES)}")
+    if options.loss is None:
+        if not options.explain:
+            parser.error("name a method or module:callable")
+        for name in options.lines or LINES:
+            print(name)
+            _explain(name)
+        return 0
+    for name, least in (("samples", 8), ("features", 2), ("views", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} is {value}; give {least} or more")
+    subject = Subject(
+        options.loss,
+        options.make,
+        options.call,
+        tuple(options.overrides),
+        options.samples,
+        options.features,
+        options.views,
+        tuple(options.ordered),
+        options.even,
+        options.slices,
+    )
+    began = time.perf_counter()
+    lines = []
+    with Pool(options.timeout) as pool:
+        try:
+            examination = Examination(subject, pool)
+        except ValueError as error:
+            parser.error(str(error))
+        if not options.json:
+            print(f"{options.loss}: {examination.about}", flush=True)
+        for line in measured(examination, options.lines):
+            lines.append(line)
+            if not options.json:
+                _print(line, options.explain)
+    failed = [line.name for line in lines if line.verdict == "FAIL"]
+    seconds = time.perf_counter() - began
+    if options.json:
+        content = {
+            "loss": options.loss,
+            "seconds": round(seconds, 1),
+            "failed": failed,
+            "lines": [line._asdict() for line in lines],
+        }
+        print(json.dumps(content, indent=1))
+    else:
+        said = f"failed: {', '.join(failed)}" if failed else "nothing failed"
+        hint = "" if options.explain or not failed else "; --explain says what they mean"
+        print(f"{said} ({seconds:.0f} s){hint}")
+    return 1 if failed else 0
+
+
+def _print(line: Line, explain: bool) -> None:
+    detail = textwrap.shorten(line.detail, 160, placeholder=" …")
+    print(
+        f"  {line.name:17} {_MARKS[line.verdict]:5} {line.figure:22} {detail}".rstrip(), flush=True
+    )
+    if explain:
+        _explain(line.name, failed=line.verdict == "FAIL")
+
+
+def _explain(name: str, failed: bool = True) -> None:
+    kind = LINES[name]
+    text = f"{kind.means} Usual cause of a failure: {kind.cause}" if failed else kind.means
+    print(textwrap.fill(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""What a piece of work costs: collectives, and bytes of tensors alive at a time."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_SENT = {"allgather_": 1, "_allgather_base_": 1, "reduce_scatter_": 1, "_reduce_scatter_base_": 1}
+_SENT |= {"alltoall_": 1, "alltoall_base_": 1, "gather_": 1, "allgather_into_tensor_coalesced_": 1}
+"""Which argument of a collective holds what this process hands over; the first, if not here."""
+
+
+class Collectives(TorchDispatchMode):
+    """Counts collectives inside the block, of forward and backward passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Look at what every operator is called with."""
+        space, _, name = func.name().partition("::")
+        name = name.split(".")[0]
+        if space in ("c10d", "_c10d_functional") and not name.startswith("wait"):
+            self.calls += 1
+            handed = [] if name == "barrier" else tree_leaves(args[_SENT.get(name, 0)])
+            self.bytes += sum(x.numel() * x.element_size() for x in handed if isinstance(x, Tensor))
+        return func(*args, **(kwargs or {}))
+
+
+class Alive(TorchDispatchMode):
+    """The most bytes of tensors, made inside the block, that are alive at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Look at what every operator returns."""
+        made = func(*args, **(kwargs or {}))
+        taken = {x.untyped_storage()._cdata for x in tree_leaves(args) if isinstance(x, Tensor)}
+        for x in tree_leaves(made):
+            if not isinstance(x, Tensor):
+                continue
+            storage = x.untyped_storage()
+            key = storage._cdata
+            if key in self._known or key in taken:
+                continue
+            self._known.add(key)
+            self.now += storage.nbytes()
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._gone, key, storage.nbytes())
+        return made
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size

@@ -1,0 +1,180 @@
+"""Trials of one loss, and how far two outcomes are apart."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from solo.conformance import work
+from solo.conformance.pool import FailedError, Pool
+from solo.conformance.subject import Loss, Subject
+from solo.conformance.work import Found, Trial
+
+Verdict = Literal["ok", "FAIL", "note", "n/a"]
+EXACT = 1e-3
+"""Relative gap up to which two float32 results are called equal; faults are a hundred times it."""
+OTHER_SEED = work.SEED + 13
+
+
+class Line(NamedTuple):
+    """One line: its name, the figure that was measured, and what it means."""
+
+    name: str
+    figure: str
+    verdict: Verdict
+    detail: str = ""
+
+
+class NotApplicableError(Exception):
+    """The line says nothing of this loss."""
+
+
+class Gap(NamedTuple):
+    """The largest of several relative gaps, and where it is."""
+
+    size: float
+    where: str
+
+    def judged(self, name: str, limit: float = EXACT, detail: str = "") -> Line:
+        """A line that fails above the limit."""
+        good = self.size <= limit  # not so for NaN
+        return Line(name, f"{self.size:.1e}{self.where}", "ok" if good else "FAIL", detail)
+
+
+def gap(found: Tensor | float, expected: Tensor | float) -> float:
+    """``|found - expected| / |expected|``; what is not finite is infinitely far."""
+    a, b = (torch.as_tensor(x, dtype=torch.float64) for x in (found, expected))
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return math.inf
+    difference, size = float((a - b).norm()), float(b.norm())
+    return difference / size if size > 0 else difference
+
+
+def largest(gaps: dict[str, float]) -> Gap:
+    """The worst, and its name."""
+    where = max(gaps, key=lambda key: gaps[key])
+    return Gap(gaps[where], f" ({where})" if len(gaps) > 1 and gaps[where] > 0 else "")
+
+
+class Examination:
+    """Trials of one subject, each made once.
+
+    Args:
+        subject: the loss.
+        pool: the processes that work.
+
+    Raises:
+        ValueError: for a subject that cannot be found, built or called.
+    """
+
+    def __init__(self, subject: Subject, pool: Pool) -> None:
+        self.subject, self.pool = subject, pool
+        self.loss = Loss(subject)
+        if subject.samples < 8:
+            raise ValueError(f"samples is {subject.samples}; give at least 8")
+        self.loss.check()
+        self._made: dict[tuple[Trial, int], list[Found] | FailedError] = {}
+
+    @property
+    def about(self) -> str:
+        """What it is examined on, in words."""
+        views = self.loss.views
+        subject = self.subject
+        seen = f"{views} views of " if views > 1 else ""
+        return f"{seen}{subject.samples} samples, {subject.features} features, standard normal"
+
+    def trial(self, **options: Any) -> Trial:
+        """All samples, or those that are given."""
+        order = tuple(options.pop("order", range(self.subject.samples)))
+        return Trial(order, features=self.subject.features, **options)
+
+    def found(self, trial: Trial, world: int = 0) -> list[Found]:
+        """A trial's outcome on so many processes; 0: on one, without a process group."""
+        key = (trial, world)
+        if key not in self._made:
+            place = work.meeting_place() if world else None
+            try:
+                self._made[key] = self.pool.run(
+                    max(1, world), self.subject, "attempt", trial, place
+                )
+            except FailedError as error:
+                self._made[key] = error
+            if place:
+                work.left(place)
+        made = self._made[key]
+        if isinstance(made, FailedError):
+            raise made
+        return made
+
+    def alone(self, **options: Any) -> Found:
+        """A trial on one process without a group."""
+        return self.found(self.trial(**options))[0]
+
+    def shared(self, world: int, **options: Any) -> tuple[list[Found], Found]:
+        """A trial on ``world`` processes, and the same batch on one."""
+        count = self.subject.samples // world * world
+        options.setdefault("order", range(count))
+        several = self.found(self.trial(**options), world)
+        own = {"shares", "built_first", "own_seeds"}
+        rest = {name: value for name, value in options.items() if name not in own}
+        return several, self.alone(**rest)
+
+    @cached_property
+    def growth(self) -> dict[str, tuple[float, float]]:
+        """Exponents of time and memory, from one size to its fourfold: of N, D and slices K."""
+        samples, features = max(128, self.subject.samples), self.subject.features
+        sizes: dict[str, list[Trial]] = {"N": [], "D": []}
+        for factor in (1, 4):
+            sizes["N"].append(self.trial(order=range(samples * factor)))
+            sizes["D"].append(Trial(tuple(range(samples)), features=features * factor))
+        if self.loss.slices is not None:
+            more = [((self.loss.slices, 256 * factor),) for factor in (1, 4)]
+            sizes["K"] = [self.trial(order=range(samples), more=m) for m in more]
+        found = {}
+        for name, (small, large) in sizes.items():
+            try:
+                few, many = (self.pool.run(1, self.subject, "cost", t)[0] for t in (small, large))
+            except FailedError:  # a loss made for one D, or one N
+                continue
+            found[name] = tuple(math.log(y / max(x, 1e-9)) / math.log(4) for x, y in zip(few, many))
+        if not found:
+            raise FailedError("it cannot be called with more samples, nor made for more features")
+        return found  # type: ignore[return-value]
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether the loss draws anything."""
+        first, other = self.alone(calls=2), self.alone(calls=2, seed=OTHER_SEED, weights=OTHER_SEED)
+        kept = self.alone(calls=2, seed=OTHER_SEED, weights=work.SEED)
+        if first.values[0] != first.values[1] or first.values != kept.values:
+            return True
+        names = first.kept.keys() & other.kept.keys()
+        return any(not torch.equal(first.kept[name], other.kept[name]) for name in names)
+
+
+def value_gap(several: list[Found], one: Found) -> float:
+    """Of the mean of the processes' values: it is what averaged gradients belong to."""
+    return gap(sum(found.values[-1] for found in several) / len(several), one.values[-1])
+
+
+def grad_gap(several: list[Found], one: Found) -> float:
+    """Of the gradient at every sample, as averaging over processes makes it."""
+    whole = torch.cat([found.grad for found in several], dim=1).double() / len(several)
+    return gap(whole, one.grad)
+
+
+def named_gap(several: list[Found], one: Found, what: str) -> float:
+    """The worst of parameters' gradients, or buffers, on any process."""
+    expected: dict[str, Tensor] = getattr(one, what)
+    size = max((float(x.double().norm()) for x in expected.values()), default=1.0) or 1.0
+    worst = 0.0
+    for found in several:
+        for name, value in getattr(found, what).items():
+            here = gap(value.double(), expected[name].double())
+            off = float((value.double() - expected[name].double()).norm())
+            worst = max(worst, here if not off <= 1e-7 * size else 0.0)
+    return worst

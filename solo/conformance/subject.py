@@ -1,0 +1,228 @@
+"""What is examined: a method by its name, or anybody's callable, and how it is built and called."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+SLICES = ("num_slices", "num_projections", "num_proj", "n_slices", "n_projections")
+"""Names under which losses take the number of random directions."""
+
+
+class Subject(NamedTuple):
+    """A loss, and the batches that it is examined on.
+
+    Args:
+        name: a method, or ``module:callable``, or ``path/to/file.py:callable``.
+        make: Python that makes the loss of the callable ``f``, and of D where it takes two
+            arguments: ``"lambda f, features: f(features, gamma=2)"``. By default a class is called
+            without arguments and anything else is the loss.
+        call: Python that calls it, ``"lambda f, z: f(z[0], z[1])"`` with z [V, N, D]; a third
+            argument gets the number of the step. By default ``f(z)`` with z [N, D], or a view for
+            each argument that must be given; ``step=(number,)`` where it takes a ``step``.
+        overrides: of a method's config.
+        samples, features, views: N, D and V; V is None for what the call asks for.
+        ordered: of "samples" and "views", whose order matters.
+        even: whether all processes must bring equal numbers of samples.
+        slices: the parameter that says how many directions there are.
+    """
+
+    name: str
+    make: str | None = None
+    call: str | None = None
+    overrides: tuple[str, ...] = ()
+    samples: int = 64
+    features: int = 32
+    views: int | None = None
+    ordered: tuple[str, ...] = ()
+    even: bool = False
+    slices: str | None = None
+
+    @property
+    def is_method(self) -> bool:
+        """Whether it names a method of ours, not a module's callable."""
+        return ":" not in self.name
+
+
+class Loss:
+    """A subject that was found: builds the loss, and calls it.
+
+    Raises:
+        ValueError: for a name that leads to nothing, or Python that makes nothing callable.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.even, self.ordered = subject.even, set(subject.ordered)
+        self.module: ModuleType | None = None
+        if subject.is_method:
+            # Here: who examines another loss need not wait for Lightning and timm.
+            from solo.conformance.method import MethodLoss
+
+            self.method = MethodLoss
+            MethodLoss.check(subject.name)
+            if subject.make or subject.call:
+                raise ValueError(
+                    f"{subject.name} is a method; make and call are for module:callable"
+                )
+            self.views = subject.views or 2
+            self.even = True  # the sampler's batches are
+            self.ordered |= MethodLoss.ordered(subject.name)
+            self.slices = subject.slices or MethodLoss.slices(subject.name, SLICES)
+            return
+        if subject.overrides:
+            raise ValueError(
+                f"{subject.overrides[0]} is an override of a method's config, but {subject.name} "
+                "is none; give arguments by make"
+            )
+        self.target: Any = self._found(subject.name)
+        self._make, self._call = self._python(subject.make), self._python(subject.call)
+        built = self.build(subject.features, {})
+        if not callable(built):
+            raise ValueError(f"{subject.name} made {built!r}, which cannot be called; give make")
+        self.takes_step, asked = _asks(built)
+        self.views = subject.views or (2 if subject.call else asked)
+        if not subject.call and asked not in (1, self.views):
+            raise ValueError(
+                f"{subject.name} takes {asked} arguments, but there are {self.views} views; say by "
+                "call how it is called"
+            )
+        self.stacked = bool(subject.call) or (asked == 1 and (subject.views or 1) > 1)
+        self.slices = subject.slices
+        if self.slices is None and subject.make is None and inspect.isclass(self.target):
+            names = inspect.signature(self.target).parameters
+            self.slices = next((name for name in SLICES if name in names), None)
+
+    def _found(self, name: str) -> Callable[..., Any]:
+        where, _, what = name.rpartition(":")
+        try:
+            self.module = _of_file(Path(where)) if where.endswith(".py") else None
+            self.module = self.module or importlib.import_module(where)
+        except (ImportError, OSError) as error:
+            raise ValueError(f"{where} cannot be imported: {error}") from error
+        found: Any = self.module
+        for part in what.split("."):
+            if not hasattr(found, part):
+                near = [key for key in vars(found) if not key.startswith("_")]
+                raise ValueError(f"{where} has no {what}, but {', '.join(near[:20])}")
+            found = getattr(found, part)
+        if not callable(found):
+            raise ValueError(f"{name} is a {type(found).__name__}, which cannot be called")
+        return found  # type: ignore[no-any-return]
+
+    def _python(self, text: str | None) -> Callable[..., Any] | None:
+        if text is None:
+            return None
+        try:  # what the user types runs in the user's own process
+            made = eval(text, {**vars(self.module), "torch": torch})
+        except Exception as error:
+            raise ValueError(f"{text!r} is no Python that can be run: {error}") from error
+        if not callable(made):
+            raise ValueError(f"{text!r} is no function; write lambda f, z: …")
+        return made  # type: ignore[no-any-return]
+
+    def build(self, features: int, more: Mapping[str, Any]) -> Callable[..., Any]:
+        """The loss for embeddings of D features; ``more`` arguments for the constructor."""
+        if self.subject.is_method:
+            return self.method(
+                self.subject.name, self.subject.overrides, self.views, features, more
+            )
+        if self._make is not None:
+            takes = len(inspect.signature(self._make).parameters)
+            return self._make(self.target, *[features][: takes - 1])  # type: ignore[no-any-return]
+        if not inspect.isclass(self.target):
+            return self.target  # type: ignore[no-any-return]
+        made: Any = self.target
+        try:
+            return made(**more)  # type: ignore[no-any-return]
+        except TypeError as error:
+            raise ValueError(
+                f"{self.subject.name} cannot be made without arguments ({error}); say how by make"
+            ) from error
+
+    def check(self) -> None:
+        """Build it and call it once.
+
+        Raises:
+            ValueError: where that does not give a scalar.
+        """
+        subject = self.subject
+        z = torch.randn(self.shape(subject.samples, subject.features))
+        try:
+            self(self.build(subject.features, {}), z, torch.arange(subject.samples), 1)
+        except ValueError:
+            raise
+        except Exception as error:
+            shape = z.shape if self.is_stacked else z.shape[1:]
+            raise ValueError(
+                f"{subject.name} cannot be called with z {list(shape)}: {type(error).__name__}: "
+                f"{error}; say how by call"
+            ) from error
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether it takes all views as one tensor."""
+        return self.subject.is_method or self.stacked
+
+    def shape(self, samples: int, features: int) -> tuple[int, ...]:
+        """Of z: [V, N, D]."""
+        return (self.views, samples, features)
+
+    def __call__(
+        self, built: Callable[..., Any], z: Tensor, rows: Tensor, step: int, flip: bool = False
+    ) -> Tensor:
+        """The loss of z [V, n, D], samples of these numbers, at a step; ``flip``: of z reversed."""
+        if self.subject.is_method:
+            value: Tensor = built(z, rows, step, flip)
+            return value
+        if self._call is not None:
+            takes = len(inspect.signature(self._call).parameters)
+            value = self._call(built, z, *[step][: takes - 2])
+        else:
+            more = {"step": (step,)} if self.takes_step else {}
+            value = built(z, **more) if self.stacked else built(*z.unbind(0), **more)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"{self.subject.name} returned {what}, not a scalar; say by call which part of it "
+                'is the loss, such as "lambda f, z: f(z).mean()"'
+            )
+        return value.reshape(())
+
+
+def _asks(built: Callable[..., Any]) -> tuple[bool, int]:
+    """Whether a callable takes a step, and how many arguments must be given."""
+    try:
+        called = built.forward if isinstance(built, nn.Module) else built
+        parameters = inspect.signature(called).parameters
+    except (TypeError, ValueError):  # some built-in functions tell nothing
+        return False, 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    asked = [
+        p
+        for p in parameters.values()
+        if p.kind in positional and p.default is p.empty and p.name != "step"
+    ]
+    return "step" in parameters, max(1, len(asked))
+
+
+def _of_file(path: Path) -> ModuleType:
+    """A file as a module, once."""
+    name = f"_examined_{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise OSError(f"there is no file {path}")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

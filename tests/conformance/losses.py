@@ -1,0 +1,260 @@
+"""Losses that are right, and losses that are wrong, each in one way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from solo import distributed
+
+
+def variance(z: Tensor) -> Tensor:
+    """Of the global batch, whatever each process's share: right in every line."""
+    z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
+    count = distributed.all_sum(z.new_tensor(float(len(z))))
+    centred = z - distributed.all_sum(z.sum(0)) / count
+    return distributed.all_sum(centred.square().sum(0)).sum() / count
+
+
+def pair(a: Tensor, b: Tensor) -> Tensor:
+    """Of two arguments: the mean distance, right."""
+    return (a.float() - b.float()).square().mean()
+
+
+def stacked(z: Tensor) -> dict[str, Tensor]:
+    """What needs telling how it is called."""
+    return {"loss": pair(z[0], z[1])}
+
+
+def local_variance(z: Tensor) -> Tensor:
+    """Of a process's own samples."""
+    return z.var(0).square().sum()
+
+
+def sum_not_mean(z: Tensor) -> Tensor:
+    """The right value; its gradient is divided once too often."""
+    total = z.square().mean()
+    return (
+        distributed.all_mean(total.detach()) + (total - total.detach()) / distributed.world_size()
+    )
+
+
+class Unseen(nn.Module):
+    """The number of processes is read in the constructor, an all-reduce hides from autograd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+
+    def forward(self, z: Tensor) -> Tensor:
+        mean = z.mean(0)
+        if self.world > 1:
+            mean = distributed.all_mean(mean)
+        return (mean - 1).square().sum()
+
+
+def hidden(z: Tensor) -> Tensor:
+    """The gradient of the other processes' part of the mean is lost."""
+    mean = z.mean(0)
+    if distributed.is_distributed():
+        mean = mean / distributed.world_size()
+        total = mean.detach().clone()
+        dist.all_reduce(total)
+        mean = mean + (total - mean.detach())
+    return mean.square().square().sum()
+
+
+class Scale(nn.Module):
+    """The gradient of a parameter is divided once too often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        whole = distributed.gather(z).square().mean()
+        own = self.scale * whole.detach() / distributed.world_size()
+        return self.scale.detach() * whole + own - own.detach()
+
+
+class Running(nn.Module):
+    """A running mean of a process's own samples."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.mean.copy_(0.9 * self.mean + 0.1 * z.detach().float().square().mean())
+        return z.square().mean()
+
+
+def mean_of_means(z: Tensor) -> Tensor:
+    """Right for equal shares alone."""
+    return distributed.all_mean(z.mean(0)).square().sum()
+
+
+def only_even(z: Tensor) -> Tensor:
+    """Says so."""
+    if distributed.is_distributed():
+        counts = distributed.gather(torch.tensor([len(z)]))
+        if counts.unique().numel() > 1:
+            raise ValueError(f"shares are {counts.tolist()}; they must be equal")
+    return mean_of_means(z)
+
+
+class Keeps(nn.Module):
+    """The graph of one call goes into the next."""
+
+    last: Any = 0.0
+
+    def forward(self, z: Tensor) -> Tensor:
+        mean = z.mean(0).exp()
+        self.last = mean + self.last
+        self.last.mul_(0.5)
+        return (self.last * mean).sum()
+
+
+def in_its_input(z: Tensor) -> Tensor:
+    """A small difference of large sums, in the input's precision."""
+    return (z + 100).square().mean() - 1e4 * z.new_ones(()) - 200 * z.mean()
+
+
+def overflows(z: Tensor) -> Tensor:
+    """Above float16's range."""
+    return (z * 1000).square().mean()
+
+
+def own_directions(z: Tensor) -> Tensor:
+    """Slices from the global generator."""
+    directions = torch.randn(z.shape[1], 8, dtype=z.dtype)
+    return distributed.gather(z @ directions).square().mean(0).var()
+
+
+class Fixed(nn.Module):
+    """Slices drawn once."""
+
+    directions: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("directions", torch.randn(32, 8))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (z @ self.directions.to(z.dtype)).square().mean(0).var()
+
+
+class Counted(nn.Module):
+    """Slices named by a counter; as a buffer it is saved, else a resumed run begins anew.
+
+    Args:
+        saved: whether it is a buffer.
+    """
+
+    def __init__(self, saved: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long), persistent=saved)
+
+    def forward(self, z: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(int(self.calls))
+        self.calls += 1
+        directions = torch.randn(z.shape[1], 8, generator=generator).to(z.dtype)
+        return distributed.gather(z @ directions).square().mean(0).var()
+
+
+class Saved(Counted):
+    """The right one."""
+
+    def __init__(self) -> None:
+        super().__init__(saved=True)
+
+
+def in_order(z: Tensor) -> Tensor:
+    """Neighbours in the batch."""
+    return (z[1:] - z[:-1]).square().mean()
+
+
+def anchored(a: Tensor, b: Tensor) -> Tensor:
+    """The second view is a target."""
+    return (a - b.detach()).square().mean() + a.abs().mean()
+
+
+class _Wrong(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * ctx.saved_tensors[0]
+
+
+def wrong_backward(z: Tensor) -> Tensor:
+    """A backward pass of its own."""
+    return _Wrong.apply(z).mean()
+
+
+def by_norm(z: Tensor) -> Tensor:
+    """Zero divided by zero."""
+    return (z / z.norm(dim=1, keepdim=True)).mean()
+
+
+def by_deviation(z: Tensor) -> Tensor:
+    """The gradient of a root at zero."""
+    return z.var(0, correction=0).sqrt().mean()
+
+
+def unbiased(z: Tensor) -> Tensor:
+    """N - 1."""
+    return z.var(0).mean()
+
+
+def exponential(z: Tensor) -> Tensor:
+    """Of what may be large."""
+    return z.exp().mean()
+
+
+def cubic(z: Tensor) -> Tensor:
+    """Triples of features: memory, and time with it."""
+    moments = z.T @ z / len(z)
+    return (moments[:, :, None] * moments[:, None, :]).tanh().mean()
+
+
+def slow(z: Tensor) -> Tensor:
+    """Triples of features, one after the other: no memory, but time."""
+    moments = (z.T @ z / len(z)).detach()
+    for row in moments:
+        ((moments * row).square() + 1).lgamma()
+    return z.square().mean()
+
+
+def uneven_calls(z: Tensor) -> Tensor:
+    """A group of its own, on one process alone."""
+    if distributed.is_distributed():
+        alone = dist.new_group([0], backend="gloo")
+        if distributed.rank() == 0:
+            dist.all_reduce(z.detach().clone(), group=alone)
+    return z.square().mean()
+
+
+def waits_for_ever(z: Tensor) -> Tensor:
+    """A collective that one process alone enters."""
+    if distributed.is_distributed() and distributed.rank() == 0:
+        dist.all_reduce(z.detach().clone())
+        return z.square().mean()
+    return z.square().mean()
+
+
+def dies(z: Tensor) -> Tensor:
+    """Takes its process with it."""
+    import os
+
+    if distributed.rank() == 1:
+        os._exit(3)
+    return z.square().mean()

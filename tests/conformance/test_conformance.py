@@ -1,0 +1,164 @@
+"""Each line of the conformance command fails for a loss made wrong in just that way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT
+
+from solo.conformance import LINES, Examination, Line, Pool, Subject, measured
+from solo.conformance.__main__ import main
+from solo.methods import METHODS
+
+LOSSES = Path(__file__).with_name("losses.py")
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool(timeout=60) as made:
+        yield made
+
+
+def examined(pool: Pool, loss: str, *names: str, **options: Any) -> dict[str, Line]:
+    subject = Subject(f"{LOSSES}:{loss}", **options)
+    return {line.name: line for line in measured(Examination(subject, pool), names or None)}
+
+
+# The line that must fail, the loss, and lines that must not.
+WRONG = [
+    ("value", "local_variance", ("built first",)),
+    ("gradient", "sum_not_mean", ("value", "order of samples")),
+    ("gradient", "hidden", ("value", "derivative")),
+    ("parameters", "Scale", ("gradient", "derivative")),
+    ("buffers", "Running", ("value", "gradient")),
+    ("built first", "Unseen", ("value", "gradient")),
+    ("uneven shares", "mean_of_means", ("value", "gradient")),
+    ("accumulation", "Keeps", ("derivative",)),
+    ("bfloat16", "in_its_input", ("derivative", "value")),
+    ("float16", "overflows", ("bfloat16",)),
+    ("same draws", "own_directions", ("value", "gradient", "fresh draws")),
+    ("fresh draws", "Fixed", ("repeated step",)),
+    ("repeated step", "Counted", ("same draws", "fresh draws")),
+    ("order of samples", "in_order", ("derivative",)),
+    ("order of views", "anchored", ("value", "gradient", "order of samples")),
+    ("derivative", "wrong_backward", ("value", "gradient")),
+    ("zero rows", "by_norm", ("equal rows",)),
+    ("equal rows", "by_deviation", ("derivative",)),
+    ("one sample", "unbiased", ("equal rows",)),
+    ("large values", "exponential", ("derivative",)),
+    ("time", "slow", ("memory",)),
+    ("memory", "cubic", ("large values",)),
+    ("collectives", "uneven_calls", ("value",)),
+]
+
+
+def test_every_line_is_shown_to_fail() -> None:
+    assert {line for line, _, _ in WRONG} == LINES.keys()
+
+
+@pytest.mark.parametrize(("line", "loss", "right"), WRONG)
+def test_a_line_fails_for_its_fault(
+    pool: Pool, line: str, loss: str, right: tuple[str, ...]
+) -> None:
+    lines = examined(pool, loss, line, *right, features=64 if line == "time" else 32)
+    assert lines[line].verdict == "FAIL", lines
+    assert all(lines[name].verdict == "ok" for name in right), lines
+
+
+def test_a_right_loss_passes_every_line(pool: Pool) -> None:
+    lines = examined(pool, "variance", samples=22, features=5)
+    assert {line.verdict for line in lines.values()} <= {"ok", "n/a", "note"}, lines
+    assert lines["uneven shares"].verdict == lines["value"].verdict == "ok"
+    assert lines["accumulation"].verdict == "note"
+    assert examined(pool, "Saved", "repeated step", "same draws")["repeated step"].verdict == "ok"
+
+
+def test_what_does_not_apply_is_not_judged(pool: Pool) -> None:
+    lines = examined(pool, "variance", "parameters", "same draws", "order of views")
+    assert {line.verdict for line in lines.values()} == {"n/a"}
+    even = examined(pool, "mean_of_means", "uneven shares", even=True)
+    refused = examined(pool, "only_even", "uneven shares")["uneven shares"]
+    assert even["uneven shares"].verdict == "n/a"
+    assert refused.verdict == "note" and "must be equal" in refused.detail
+    ordered = examined(pool, "in_order", "order of samples", ordered=("samples",))
+    assert ordered["order of samples"].verdict == "n/a"
+
+
+def test_how_a_loss_is_called(pool: Pool) -> None:
+    two = examined(pool, "pair", "value", "order of views")
+    told = examined(pool, "stacked", "value", call="lambda f, z: f(z)['loss']")
+    assert two["order of views"].verdict == told["value"].verdict == "ok"
+    made = examined(pool, "Counted", "repeated step", make="lambda f, features: f(saved=True)")
+    assert made["repeated step"].verdict == "ok"
+    with pytest.raises(ValueError, match="takes 2 arguments, but there are 3 views"):
+        examined(pool, "pair", views=3)
+
+
+def test_who_waits_or_dies_is_reported_and_the_rest_goes_on() -> None:
+    with Pool(timeout=8) as pool:
+        lines = examined(pool, "waits_for_ever", "value", "derivative")
+        assert (lines["value"].verdict, lines["derivative"].verdict) == ("FAIL", "ok"), lines
+        lines = examined(pool, "dies", "value", "derivative")
+        assert "died" in lines["value"].detail and lines["derivative"].verdict == "ok"
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "solo.conformance",
+        f"{LOSSES}:pair",
+        "--lines",
+        "value",
+        "--json",
+    ]
+    good = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, check=True)
+    content = json.loads(good.stdout)
+    assert [line["name"] for line in content["lines"]] == ["value"] and not content["failed"]
+    assert main([f"{LOSSES}:unbiased", "--lines", "one sample", "--explain"]) == 1
+    said = capsys.readouterr().out
+    assert "failed: one sample" in said and LINES["one sample"].cause in said
+
+
+def test_lines_are_explained_without_a_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--explain"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in LINES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["lejepas"], "lejepas is none of the methods"),
+        (["torch.nn.functional:no_such_loss"], "has no no_such_loss"),
+        (["no_such_module:loss"], "no_such_module cannot be imported"),
+        ([f"{LOSSES}:stacked"], "returned dict, not a scalar"),
+        ([f"{LOSSES}:pair", "--samples", "3"], "--samples is 3; give 8"),
+        ([f"{LOSSES}:pair", "--call", "lambda f z"], "no Python that can be run"),
+        ([f"{LOSSES}:pair", "method_kwargs.lamb=1"], "is an override of a method's config"),
+        (["lejepa", "method_kwargs.lamp=1"], "lamb"),
+        (["lejepa", "--lines", "values"], "there is no line values"),
+    ],
+)
+def test_bad_arguments_are_told_before_any_work(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    said = capsys.readouterr()
+    assert end.value.code == 2 and not said.out
+    assert told in " ".join(said.err.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_our_methods_pass(method: str, pool: Pool) -> None:
+    lines = list(measured(Examination(Subject(method), pool)))
+    assert not [line for line in lines if line.verdict == "FAIL"]
+    assert sum(line.verdict == "ok" for line in lines) >= 12

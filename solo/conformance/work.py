@@ -33,6 +33,7 @@ class Trial(NamedTuple):
         seed: of torch's generators.
         dtype: of z.
         rounded: z has only numbers of this type.
+        autocast: call it under autocast to ``dtype``.
         double: whether the loss's own parameters are float64.
         parts: of how many samples the calls' batches are; 0: each call sees all.
         backwards_last: whether backward passes wait until all calls are made.
@@ -52,6 +53,7 @@ class Trial(NamedTuple):
     seed: int = SEED
     dtype: str = "float32"
     rounded: str = "float32"
+    autocast: bool = False
     double: bool = False
     parts: int = 0
     backwards_last: bool = False
@@ -151,7 +153,8 @@ def _attempt(
         for number, (piece, rows) in enumerate(pieces, 1):
             if trial.resumed and number == len(pieces):
                 built = _again(loss, trial, built)
-            values.append(loss(built, piece, rows, number, trial.flip))
+            with torch.autocast("cpu", z.dtype) if trial.autocast else contextlib.nullcontext():
+                values.append(loss(built, piece, rows, number, trial.flip))
             if not trial.backwards_last:
                 _backward(values[-1])
         for value in values if trial.backwards_last else ():
@@ -203,14 +206,22 @@ def _buffers(built: Callable[..., Any]) -> dict[str, Tensor]:
 
 
 def slope(loss: Loss, trial: Trial) -> tuple[float, float, str]:
-    """Derivative along three directions: largest gap to differences, by the gradient's size."""
-    z = sample(loss, trial).double().requires_grad_()
+    """Derivative along three directions: the largest gap to differences, its scale, and the type.
+
+    In float64, or in float32 where the loss does not take that.
+    """
     order = torch.tensor(trial.order, dtype=torch.long)
 
     def value(at: Tensor) -> Tensor:
         return loss(_build(loss, trial, 0), at, order, 1)
 
-    whole = value(z)
+    try:
+        z = sample(loss, trial).double().requires_grad_()
+        whole = value(z)
+    except Exception:
+        trial = trial._replace(double=False)
+        z = sample(loss, trial).requires_grad_()
+        whole = value(z)
     precise = whole.dtype == torch.float64
     (grad,) = torch.autograd.grad(whole, z, allow_unused=True)
     grad = torch.zeros_like(z) if grad is None else grad
@@ -219,7 +230,7 @@ def slope(loss: Loss, trial: Trial) -> tuple[float, float, str]:
     with torch.no_grad():
         for number in range(3):
             generator = torch.Generator().manual_seed(number)
-            along = torch.randn(z.shape, generator=generator, dtype=torch.float64)
+            along = torch.randn(z.shape, generator=generator, dtype=z.dtype)
             difference = float(value(z + width * along) - value(z - width * along)) / (2 * width)
             found = float((grad * along).sum())
             worst = max(worst, abs(difference - found))

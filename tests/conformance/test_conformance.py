@@ -90,6 +90,12 @@ def test_what_does_not_apply_is_not_judged(pool: Pool) -> None:
     assert ordered["order of samples"].verdict == "n/a"
 
 
+def test_a_loss_for_float32_alone_is_called_under_autocast(pool: Pool) -> None:
+    lines = examined(pool, "Picky", "bfloat16", "derivative")
+    assert "autocast" in lines["bfloat16"].detail and lines["bfloat16"].figure != "raised"
+    assert lines["derivative"].verdict == "ok" and "float32" in lines["derivative"].detail
+
+
 def test_how_a_loss_is_called(pool: Pool) -> None:
     two = examined(pool, "pair", "value", "order of views")
     told = examined(pool, "stacked", "value", call="lambda f, z: f(z)['loss']")

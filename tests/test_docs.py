@@ -123,6 +123,7 @@ def test_other_commands_exist() -> None:
         "benchmarks",
         "benchmarks.profile_step",
         "benchmarks.rehearse",
+        "solo.conformance",
         "solo.report",
         "solo.runs",
         "venv",

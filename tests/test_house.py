@@ -14,7 +14,7 @@ FLOORS = {
     **dict.fromkeys(("solo.pretrain", "solo.linear"), 8),
     **dict.fromkeys(("solo.callbacks", "solo.report"), 7),
     "solo.runs": 6,
-    "solo.evaluation": 5,
+    **dict.fromkeys(("solo.evaluation", "solo.conformance"), 5),
     "solo.methods": 4,
     "solo.losses": 3,
     **dict.fromkeys(("solo.univariate", "solo.multivariate", "solo.data", "solo.kernels"), 2),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -160,6 +163,37 @@ def test_bad_arguments_are_told_before_any_work(
     said = capsys.readouterr()
     assert end.value.code == 2 and not said.out
     assert told in " ".join(said.err.split())
+
+
+PAGE = ROOT / "docs/conformance.md"
+
+
+def page_script() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "scripts/utils/conformance_page.py"))
+
+
+def test_the_page_has_every_method_and_line() -> None:
+    with PAGE.with_suffix(".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    ours = {(row["loss"], row["line"]) for row in rows if row["package"] == "ours"}
+    assert ours == {(method, line) for method in METHODS for line in LINES}
+    assert not [row for row in rows if row["package"] == "ours" and row["verdict"] == "FAIL"]
+    script = page_script()
+    assert script["table"](rows) in PAGE.read_text()
+    assert {(row["package"], row["loss"]) for row in rows} == {e.key for e in script["entries"]()}
+
+
+@pytest.mark.slow
+def test_the_page_is_written_by_its_script(tmp_path: Path) -> None:
+    """One row anew, the others kept."""
+    page = Path(shutil.copy(PAGE, tmp_path))
+    table = Path(shutil.copy(PAGE.with_suffix(".csv"), tmp_path))
+    words = [sys.executable, "scripts/utils/conformance_page.py", "simclr", "--page", str(page)]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    assert len(table.read_text().splitlines()) == len(
+        PAGE.with_suffix(".csv").read_text().splitlines()
+    )
+    assert "| simclr | " in page.read_text() and "| lejepa | " in page.read_text()
 
 
 @pytest.mark.slow

@@ -160,6 +160,14 @@ class WandB(Section):
     """Project of the run."""
     offline: bool = False
     """Write the run to its folder only; `wandb sync` uploads it later."""
+    group: str | None = None
+    """Name that the runs of one comparison share."""
+    tags: list[str] = Field(default_factory=list)
+    """Words to filter by."""
+    notes: str | None = None
+    """What the run is about."""
+    job_type: str | None = None
+    """Kind of run within its group."""
 
 
 PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed", "64", "64-true")
@@ -207,6 +215,9 @@ class RunConfig(Section):
     global batch stays (optimizer.global_batch_size)."""
     wandb: WandB = WandB()
     """Dashboard."""
+    loggers: list[str | dict[str, Any]] = Field(default_factory=list)
+    """Where values go beside metrics.csv: wandb, tensorboard, or the import path of a Lightning
+    logger; with arguments, `{path: …, argument: value}`."""
     channels_last: bool = True
     """Memory format of images and convolutions."""
 
@@ -280,6 +291,11 @@ class RunConfig(Section):
         if not self.name or re.search(r"[/\\\s]", self.name):
             raise fault(f"name is {self.name!r}; it names a folder: no slash, no space")
         return self
+
+    @property
+    def uses_wandb(self) -> bool:
+        """Whether values go to Weights & Biases."""
+        return self.wandb.enabled or "wandb" in self.loggers
 
     @property
     def kind(self) -> str:

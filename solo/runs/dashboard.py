@@ -41,6 +41,10 @@ class Dashboard(WandbLogger):
             project=config.wandb.project,
             entity=config.wandb.entity,
             mode=mode,
+            group=config.wandb.group,
+            tags=config.wandb.tags or None,
+            notes=config.wandb.notes,
+            job_type=config.wandb.job_type,
             settings={"silent": True, "init_timeout": 60},
             config=config.to_dict(),
         )

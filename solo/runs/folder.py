@@ -27,7 +27,14 @@ from solo.runs.saved import SavedRun
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
 
 # What may differ between a run and its continuation.
-PLACEMENT = ("auto_resume", "resume_from_checkpoint", "wandb", "checkpoint", "early_stop")
+PLACEMENT = (
+    "auto_resume",
+    "resume_from_checkpoint",
+    "wandb",
+    "loggers",
+    "checkpoint",
+    "early_stop",
+)
 MACHINES = ("devices", "num_nodes", "strategy")  # the global batch says what matters of them
 
 

@@ -13,16 +13,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from solo import distributed
 from solo.config import ConfigError, RunConfig, RunError
 from solo.data import ImageData
 from solo.runs.checkpoint_files import LAST, SafeCheckpointIO, read_fact
-from solo.runs.dashboard import close_dashboard, open_dashboard
+from solo.runs.dashboard import close_dashboard
 from solo.runs.folder import RunFolder, choose_folder
-from solo.runs.metrics_csv import MetricsCSV
+from solo.runs.loggers import check_loggers, open_loggers
 from solo.runs.saved import SavedRun
 from solo.runs.trainer import build_trainer
 
@@ -88,6 +87,7 @@ class Run:
             options: the trainer's arguments that depend on the machine.
             logging_interval: steps between logged values.
         """
+        check_loggers(config)
         trainer, io = build_trainer(config, data, options, console)
         interval = data.logging_interval(logging_interval, trainer.world_size)
         trainer.log_every_n_steps = interval  # type: ignore[attr-defined]
@@ -102,9 +102,13 @@ class Run:
                     folder.note(error=(str(error).strip() or repr(error)).splitlines()[-1][:500])
             raise
         finally:
-            if config.wandb.enabled:
+            if config.uses_wandb:
                 close_dashboard()
             folder.release()
+
+    def say(self, text: str) -> None:
+        """A line, as long as it is."""
+        self.console.print(text, soft_wrap=True)
 
     @property
     def is_first(self) -> bool:
@@ -129,7 +133,7 @@ class Run:
             self.console.print(f"Training was done before; {left}.")
             return
         trainer.callbacks += callbacks  # type: ignore[attr-defined]
-        trainer.loggers = loggers(self.config, folder, self.is_first, self.console)
+        trainer.loggers = open_loggers(self.config, folder, self.is_first, self.say)
         try:
             with (
                 distributed.closed_afterwards(),
@@ -182,18 +186,6 @@ def agree_on_folder(config: RunConfig, trainer: pl.Trainer, console: Console) ->
             raise ConfigError(fault)
         return folder or RunFolder.deserialize(words)
     return choose()
-
-
-def loggers(config: RunConfig, folder: RunFolder, is_first: bool, console: Console) -> list[Logger]:
-    """metrics.csv always, Weights & Biases where it is enabled."""
-
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True)
-
-    chosen: list[Logger] = [MetricsCSV(folder.path / "metrics.csv", say)]
-    if config.wandb.enabled:
-        chosen.append(open_dashboard(config, folder, is_first, say))
-    return chosen
 
 
 def say_how_to_go_on(console: Console, interruption: RunInterrupted, folder: RunFolder) -> None:

@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--even", action="store_true", help="it is made for equal shares only")
     parser.add_argument(
+        "--cut", action="store_true", help="a part is cut off from the gradient on purpose"
+    )
+    parser.add_argument(
         "--lines", type=lambda text: text.split(","), help="some lines only, with commas between"
     )
     parser.add_argument("--timeout", type=float, default=60, help="seconds a trial may take")
@@ -63,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.views,
         tuple(options.ordered),
         options.even,
+        options.cut,
         options.slices,
     )
     began = time.perf_counter()

@@ -147,13 +147,21 @@ class Examination:
 
     @cached_property
     def draws(self) -> bool:
-        """Whether the loss draws anything."""
-        first, other = self.alone(calls=2), self.alone(calls=2, seed=OTHER_SEED, weights=OTHER_SEED)
-        kept = self.alone(calls=2, seed=OTHER_SEED, weights=work.SEED)
-        if first.values[0] != first.values[1] or first.values != kept.values:
-            return True
-        names = first.kept.keys() & other.kept.keys()
-        return any(not torch.equal(first.kept[name], other.kept[name]) for name in names)
+        """Whether the loss draws anything, when it is called or when it is built."""
+        first, built = self.alone(calls=2), self.alone(calls=2, built_with=OTHER_SEED)
+        kept = not any(first.buffers[name].is_floating_point() for name in changed(first))
+        return built.values != first.values or (kept and first.values[0] != first.values[1])
+
+
+def changed(found: Found) -> list[str]:
+    """Buffers that calls changed; what was never filled may hold anything."""
+    before, after = found.kept, found.buffers
+    names = [name for name in after if name in before]
+    return [name for name in names if not torch.equal(_bits(before[name]), _bits(after[name]))]
+
+
+def _bits(x: Tensor) -> Tensor:
+    return x.contiguous().reshape(-1).view(torch.uint8)
 
 
 def value_gap(several: list[Found], one: Found) -> float:
@@ -170,11 +178,15 @@ def grad_gap(several: list[Found], one: Found) -> float:
 def named_gap(several: list[Found], one: Found, what: str) -> float:
     """The worst of parameters' gradients, or buffers, on any process."""
     expected: dict[str, Tensor] = getattr(one, what)
+    names = set(expected)
+    if what == "buffers":
+        names = {name for found in (*several, one) for name in changed(found)}
     size = max((float(x.double().norm()) for x in expected.values()), default=1.0) or 1.0
     worst = 0.0
     for found in several:
-        for name, value in getattr(found, what).items():
-            here = gap(value.double(), expected[name].double())
-            off = float((value.double() - expected[name].double()).norm())
-            worst = max(worst, here if not off <= 1e-7 * size else 0.0)
+        for name in names:
+            value = getattr(found, what)[name].double()
+            off = float((value - expected[name].double()).norm())
+            if not off <= 1e-7 * size:  # nor NaN
+                worst = max(worst, gap(value, expected[name]))
     return worst

@@ -96,7 +96,7 @@ class Pool:
             return [answers[rank] for rank in range(world)]
         self.close()
         if faults:
-            raise FailedError(faults[min(faults)], not died)
+            raise FailedError("a process died" if died else faults[min(faults)], not died)
         raise FailedError(f"did not end within {self.timeout:g} s", refused=False)
 
 

@@ -33,6 +33,7 @@ class Subject(NamedTuple):
         samples, features, views: N, D and V; V is None for what the call asks for.
         ordered: of "samples" and "views", whose order matters.
         even: whether all processes must bring equal numbers of samples.
+        cut: whether a part is cut off from the gradient on purpose.
         slices: the parameter that says how many directions there are.
     """
 
@@ -45,6 +46,7 @@ class Subject(NamedTuple):
     views: int | None = None
     ordered: tuple[str, ...] = ()
     even: bool = False
+    cut: bool = False
     slices: str | None = None
 
     @property
@@ -62,7 +64,7 @@ class Loss:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self.even, self.ordered = subject.even, set(subject.ordered)
+        self.even, self.cut, self.ordered = subject.even, subject.cut, set(subject.ordered)
         self.module: ModuleType | None = None
         if subject.is_method:
             # Here: who examines another loss need not wait for Lightning and timm.
@@ -76,6 +78,7 @@ class Loss:
                 )
             self.views = subject.views or 2
             self.even = True  # the sampler's batches are
+            self.cut |= subject.name == "visreg"  # the spread that divides its shape term
             self.ordered |= MethodLoss.ordered(subject.name)
             self.slices = subject.slices or MethodLoss.slices(subject.name, SLICES)
             return

@@ -39,7 +39,7 @@ class Trial(NamedTuple):
         backwards_last: whether backward passes wait until all calls are made.
         fill: "normal", or "zero", "half", "equal", "large".
         flip: reverse the views.
-        weights: load the parameters and buffers of the loss as built with this seed.
+        built_with: seed of torch's generators while it is built; its parameters are as ever.
         resumed: build anew before the last call, from the state and generators of that moment.
         more: arguments of the constructor.
     """
@@ -59,7 +59,7 @@ class Trial(NamedTuple):
     backwards_last: bool = False
     fill: str = "normal"
     flip: bool = False
-    weights: int | None = None
+    built_with: int | None = None
     resumed: bool = False
     more: tuple[tuple[str, Any], ...] = ()
 
@@ -126,8 +126,14 @@ def attempt(loss: Loss, trial: Trial, rank: int, world: int, group: str | None) 
 
 
 def _build(loss: Loss, trial: Trial, rank: int) -> Callable[..., Any]:
-    torch.manual_seed(trial.seed if trial.weights is None else trial.weights)
+    torch.manual_seed(trial.seed)
     built = loss.build(trial.features, dict(trial.more))
+    if trial.built_with is not None:
+        torch.manual_seed(trial.built_with)
+        parameters = dict(_named(built, "named_parameters"))
+        built = loss.build(trial.features, dict(trial.more))
+        for name, parameter in _named(built, "named_parameters"):
+            parameter.data.copy_(parameters[name].data)
     if trial.double and isinstance(built, nn.Module):
         built.double()
     torch.manual_seed(trial.seed + (rank if trial.own_seeds else 0))

@@ -70,8 +70,13 @@ def vicreg_loss(
 
     Args:
         z1, z2: [B, D] each, this process's share of the batch.
+
+    Raises:
+        ValueError: for a global batch of one image.
     """
     z = torch.stack((z1, z2))
     views = distributed.gather(z, dim=1)
+    if views.shape[1] < 2:
+        raise ValueError("the batch has one image; VICReg's variances need 2 or more")
     spread = var_loss_weight * variance_loss(views) + cov_loss_weight * covariance_loss(views)
     return sim_loss_weight * invariance_loss(z) + spread.sum()

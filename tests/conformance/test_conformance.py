@@ -89,6 +89,8 @@ def test_what_does_not_apply_is_not_judged(pool: Pool) -> None:
     refused = examined(pool, "only_even", "uneven shares")["uneven shares"]
     assert even["uneven shares"].verdict == "n/a"
     assert refused.verdict == "note" and "must be equal" in refused.detail
+    cut = examined(pool, "anchored", "derivative", cut=True)
+    assert cut["derivative"].verdict == "n/a"
     ordered = examined(pool, "in_order", "order of samples", ordered=("samples",))
     assert ordered["order of samples"].verdict == "n/a"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import textwrap
@@ -14,8 +15,7 @@ from solo.conformance import LINES, Examination, Line, Pool, Subject, measured
 _MARKS = {"ok": "ok", "FAIL": "FAIL", "note": "-", "n/a": "-"}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the lines; 0 only where none failed, 2 for what cannot be examined."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m solo.conformance",
         description="Examine a loss on real processes: a line for each question, with its figure.",
@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=60, help="seconds a trial may take")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--explain", action="store_true", help="say what each line means")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the lines; 0 only where none failed, 2 for what cannot be examined."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.lines or () if name not in LINES]:
         parser.error(f"there is no line {unknown[0]}, but {', '.join(LINES)}")
@@ -73,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = []
     with Pool(options.timeout) as pool:
         try:
-            examination = Examination(subject, pool)
+            with contextlib.redirect_stdout(sys.stderr):  # the loss's own words
+                examination = Examination(subject, pool)
         except ValueError as error:
             parser.error(str(error))
         if not options.json:

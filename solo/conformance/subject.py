@@ -18,6 +18,10 @@ SLICES = ("num_slices", "num_projections", "num_proj", "n_slices", "n_projection
 """Names under which losses take the number of random directions."""
 
 
+class UnfitError(ValueError):
+    """What cannot be examined; the message says what to change."""
+
+
 class Subject(NamedTuple):
     """A loss, and the batches that it is examined on.
 
@@ -59,7 +63,7 @@ class Loss:
     """A subject that was found: builds the loss, and calls it.
 
     Raises:
-        ValueError: for a name that leads to nothing, or Python that makes nothing callable.
+        UnfitError: for a name that leads to nothing, or Python that makes nothing callable.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -73,7 +77,7 @@ class Loss:
             self.method = MethodLoss
             MethodLoss.check(subject.name)
             if subject.make or subject.call:
-                raise ValueError(
+                raise UnfitError(
                     f"{subject.name} is a method; make and call are for module:callable"
                 )
             self.views = subject.views or 2
@@ -83,19 +87,26 @@ class Loss:
             self.slices = subject.slices or MethodLoss.slices(subject.name, SLICES)
             return
         if subject.overrides:
-            raise ValueError(
+            raise UnfitError(
                 f"{subject.overrides[0]} is an override of a method's config, but {subject.name} "
                 "is none; give arguments by make"
             )
         self.target: Any = self._found(subject.name)
         self._make, self._call = self._python(subject.make), self._python(subject.call)
-        built = self.build(subject.features, {})
+        try:
+            built = self.build(subject.features, {})
+        except UnfitError:
+            raise
+        except Exception as error:
+            raise UnfitError(
+                f"{subject.name} cannot be made: {type(error).__name__}: {error}; say how by make"
+            ) from error
         if not callable(built):
-            raise ValueError(f"{subject.name} made {built!r}, which cannot be called; give make")
+            raise UnfitError(f"{subject.name} made {built!r}, which cannot be called; give make")
         self.takes_step, asked = _asks(built)
         self.views = subject.views or (2 if subject.call else asked)
         if not subject.call and asked not in (1, self.views):
-            raise ValueError(
+            raise UnfitError(
                 f"{subject.name} takes {asked} arguments, but there are {self.views} views; say by "
                 "call how it is called"
             )
@@ -111,15 +122,15 @@ class Loss:
             self.module = _of_file(Path(where)) if where.endswith(".py") else None
             self.module = self.module or importlib.import_module(where)
         except (ImportError, OSError) as error:
-            raise ValueError(f"{where} cannot be imported: {error}") from error
+            raise UnfitError(f"{where} cannot be imported: {error}") from error
         found: Any = self.module
         for part in what.split("."):
             if not hasattr(found, part):
                 near = [key for key in vars(found) if not key.startswith("_")]
-                raise ValueError(f"{where} has no {what}, but {', '.join(near[:20])}")
+                raise UnfitError(f"{where} has no {what}, but {', '.join(near[:20])}")
             found = getattr(found, part)
         if not callable(found):
-            raise ValueError(f"{name} is a {type(found).__name__}, which cannot be called")
+            raise UnfitError(f"{name} is a {type(found).__name__}, which cannot be called")
         return found  # type: ignore[no-any-return]
 
     def _python(self, text: str | None) -> Callable[..., Any] | None:
@@ -128,9 +139,9 @@ class Loss:
         try:  # what the user types runs in the user's own process
             made = eval(text, {**vars(self.module), "torch": torch})
         except Exception as error:
-            raise ValueError(f"{text!r} is no Python that can be run: {error}") from error
+            raise UnfitError(f"{text!r} is no Python that can be run: {error}") from error
         if not callable(made):
-            raise ValueError(f"{text!r} is no function; write lambda f, z: …")
+            raise UnfitError(f"{text!r} is no function; write lambda f, z: …")
         return made  # type: ignore[no-any-return]
 
     def build(self, features: int, more: Mapping[str, Any]) -> Callable[..., Any]:
@@ -148,7 +159,7 @@ class Loss:
         try:
             return made(**more)  # type: ignore[no-any-return]
         except TypeError as error:
-            raise ValueError(
+            raise UnfitError(
                 f"{self.subject.name} cannot be made without arguments ({error}); say how by make"
             ) from error
 
@@ -156,17 +167,19 @@ class Loss:
         """Build it and call it once.
 
         Raises:
-            ValueError: where that does not give a scalar.
+            UnfitError: where that does not give a scalar.
         """
         subject = self.subject
         z = torch.randn(self.shape(subject.samples, subject.features))
         try:
             self(self.build(subject.features, {}), z, torch.arange(subject.samples), 1)
-        except ValueError:
-            raise
         except Exception as error:
+            if isinstance(error, UnfitError) or (
+                self.subject.is_method and isinstance(error, ValueError)
+            ):
+                raise  # it says what to change
             shape = z.shape if self.is_stacked else z.shape[1:]
-            raise ValueError(
+            raise UnfitError(
                 f"{subject.name} cannot be called with z {list(shape)}: {type(error).__name__}: "
                 f"{error}; say how by call"
             ) from error
@@ -195,7 +208,7 @@ class Loss:
             value = built(z, **more) if self.stacked else built(*z.unbind(0), **more)
         if not isinstance(value, Tensor) or value.numel() != 1:
             what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(
+            raise UnfitError(
                 f"{self.subject.name} returned {what}, not a scalar; say by call which part of it "
                 'is the loss, such as "lambda f, z: f(z).mean()"'
             )

@@ -150,6 +150,7 @@ def test_lines_are_explained_without_a_loss(capsys: pytest.CaptureFixture[str]) 
         (["torch.nn.functional:no_such_loss"], "has no no_such_loss"),
         (["no_such_module:loss"], "no_such_module cannot be imported"),
         ([f"{LOSSES}:stacked"], "returned dict, not a scalar"),
+        ([f"{LOSSES}:complains"], "cannot be called with z [64, 32]: ValueError: no such thing"),
         ([f"{LOSSES}:pair", "--samples", "3"], "--samples is 3; give 8"),
         ([f"{LOSSES}:pair", "--call", "lambda f z"], "no Python that can be run"),
         ([f"{LOSSES}:pair", "method_kwargs.lamb=1"], "is an override of a method's config"),

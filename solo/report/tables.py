@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
+from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -200,13 +202,15 @@ def curves(metric: str, drawn: Mapping[str, Sequence[Metrics]]) -> Figure:
     """A metric of every row over training, the mean of its runs; dashed, the l0 of the target."""
     picture = Figure((8, 4.6), layout="constrained")
     axes = picture.subplots()
+    few = len(drawn) <= 10
     for number, (name, runs) in enumerate(drawn.items()):
+        colour: Any = f"C{number}" if few else colormaps["turbo"]((number + 0.5) / len(drawn))
         least = min(len(metrics[metric]) for metrics in runs)
         mean_of_runs = sum(metrics[metric][:least, 1] for metrics in runs) / len(runs)
-        axes.plot(runs[0][metric][:least, 0], mean_of_runs, color=f"C{number % 10}", label=name)
+        axes.plot(runs[0][metric][:least, 0], mean_of_runs, color=colour, label=name)
         if metric == L0 and "expected_l0" in runs[0]:
             expected = runs[0].last()["expected_l0"]
-            axes.axhline(expected, color=f"C{number % 10}", linestyle="--", linewidth=1)
+            axes.axhline(expected, color=colour, linestyle="--", linewidth=1)
     axes.set(xlabel="step", ylabel=describe(metric).label)
     axes.grid(alpha=0.3)
     if drawn:

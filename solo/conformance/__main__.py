@@ -24,7 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("loss", nargs="?", help="a method, module:callable or file.py:callable")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of a method's config")
     parser.add_argument("--make", help='"lambda f, features: …", makes the loss of the callable')
-    parser.add_argument("--call", help='"lambda f, z, step: …", calls it with z [views, N, D]')
+    parser.add_argument(
+        "--call", help='"lambda f, z, step, labels: …", calls it with z [views, N, D]'
+    )
     parser.add_argument("--samples", type=int, default=64, help="N (default 64)")
     parser.add_argument("--features", type=int, default=32, help="D (default 32)")
     parser.add_argument("--views", type=int, help="default: what the call asks for")

@@ -10,13 +10,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from solo.conformance.subject import CLASSES
 from solo.data import Batch, Normalize
 from solo.data.datasets import normalisation
 from solo.methods import METHODS, resolve_config
 from solo.methods.probes import Encoded
 from solo.rng import Step
 
-_CLASSES = 4
 _VIT = {"depth": 1, "embed_dim": 24, "num_heads": 2, "patch_size": 2}
 _METHODS: dict[str, dict[str, Any]] = {
     "dino": {"num_prototypes": 24},
@@ -66,7 +66,7 @@ class MethodLoss(nn.Module):
         given = OmegaConf.merge(OmegaConf.create(content), OmegaConf.from_dotlist(list(overrides)))
         config = resolve_config(given)  # type: ignore[arg-type]
         normalize = Normalize(*normalisation(config.data))
-        supervised = _CLASSES if name == "supervised" else 0
+        supervised = CLASSES if name == "supervised" else 0
         self.method = METHODS[name](config, normalize, supervised)
         _without_batchnorm(self.method)
         self.method.network_precision = contextlib.nullcontext  # type: ignore[assignment]
@@ -76,7 +76,7 @@ class MethodLoss(nn.Module):
         """The loss of z [V, n, D] of images of these numbers, views reversed or not."""
         noise = [_image(int(row), len(z)) for row in rows]
         views = torch.stack(noise, dim=1) if noise else torch.empty(len(z), 0, 3, 8, 8)
-        batch = Batch([views.flip(0) if flip else views], rows % _CLASSES, rows)
+        batch = Batch([views.flip(0) if flip else views], rows % CLASSES, rows)
         encoded = Encoded(z, z, z).for_losses()
         total: Tensor = self.method.compute_loss(encoded, batch, Step(0, step)).total
         return total

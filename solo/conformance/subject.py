@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+CLASSES = 4
+"""Of the labels that samples have."""
 SLICES = ("num_slices", "num_projections", "num_proj", "n_slices", "n_projections")
 """Names under which losses take the number of random directions."""
 
@@ -30,8 +32,9 @@ class Subject(NamedTuple):
         make: Python that makes the loss of the callable ``f``, and of D where it takes two
             arguments: ``"lambda f, features: f(features, gamma=2)"``. By default a class is called
             without arguments and anything else is the loss.
-        call: Python that calls it, ``"lambda f, z: f(z[0], z[1])"`` with z [V, N, D]; a third
-            argument gets the number of the step. By default ``f(z)`` with z [N, D], or a view for
+        call: Python that calls it, ``"lambda f, z: f(z[0], z[1])"`` with z [V, N, D]; further
+            arguments get what they are named after: ``step``, its number, and ``labels``, of 4
+            classes, int64 [N]. By default ``f(z)`` with z [N, D], or a view for
             each argument that must be given; ``step=(number,)`` where it takes a ``step``.
         overrides: of a method's config.
         samples, features, views: N, D and V; V is None for what the call asks for.
@@ -181,7 +184,7 @@ class Loss:
             shape = z.shape if self.is_stacked else z.shape[1:]
             raise UnfitError(
                 f"{subject.name} cannot be called with z {list(shape)}: {type(error).__name__}: "
-                f"{error}; say how by call"
+                f'{error}; say how by call, such as "lambda f, z, labels: f(z[0], labels)"'
             ) from error
 
     @property
@@ -201,8 +204,11 @@ class Loss:
             value: Tensor = built(z, rows, step, flip)
             return value
         if self._call is not None:
-            takes = len(inspect.signature(self._call).parameters)
-            value = self._call(built, z, *[step][: takes - 2])
+            known = {"step": step, "labels": rows % CLASSES}
+            named = list(inspect.signature(self._call).parameters)[2:]
+            if unknown := [name for name in named if name not in known]:
+                raise UnfitError(f"call asks for {unknown[0]}; there are {', '.join(known)}")
+            value = self._call(built, z, *(known[name] for name in named))
         else:
             more = {"step": (step,)} if self.takes_step else {}
             value = built(z, **more) if self.stacked else built(*z.unbind(0), **more)

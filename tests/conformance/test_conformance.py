@@ -105,6 +105,8 @@ def test_how_a_loss_is_called(pool: Pool) -> None:
     two = examined(pool, "pair", "value", "order of views")
     told = examined(pool, "stacked", "value", call="lambda f, z: f(z)['loss']")
     assert two["order of views"].verdict == told["value"].verdict == "ok"
+    by_class = examined(pool, "labelled", "gradient", call="lambda f, z, labels: f(z[0], labels)")
+    assert by_class["gradient"].verdict == "ok"
     made = examined(pool, "Counted", "repeated step", make="lambda f, features: f(saved=True)")
     assert made["repeated step"].verdict == "ok"
     with pytest.raises(ValueError, match="takes 2 arguments, but there are 3 views"):
@@ -154,6 +156,7 @@ def test_lines_are_explained_without_a_loss(capsys: pytest.CaptureFixture[str]) 
         ([f"{LOSSES}:pair", "--samples", "3"], "--samples is 3; give 8"),
         ([f"{LOSSES}:pair", "--call", "lambda f z"], "no Python that can be run"),
         ([f"{LOSSES}:pair", "method_kwargs.lamb=1"], "is an override of a method's config"),
+        ([f"{LOSSES}:pair", "--call", "lambda f, z, y: f(z, y)"], "asks for y"),
         (["lejepa", "method_kwargs.lamp=1"], "lamb"),
         (["lejepa", "--lines", "values"], "there is no line values"),
     ],

@@ -44,10 +44,12 @@ def _value(ex: Examination) -> Line:
 
 
 def _gradient(ex: Examination) -> Line:
-    gaps = {f"{w} processes": grad_gap(*ex.shared(w)) for w in WORLDS}
-    if not any(one.grad.any() for one in [ex.alone()]):
-        raise NotApplicableError("z gets no gradient")
-    return largest(gaps).judged("gradient")
+    one = ex.alone()
+    if not one.grad.any():
+        if not any(grad.any() for grad in one.parameters.values()):
+            return Line("gradient", "0", "FAIL", "neither z nor any parameter gets a gradient")
+        raise NotApplicableError("z gets no gradient, parameters do")
+    return largest({f"{w} processes": grad_gap(*ex.shared(w)) for w in WORLDS}).judged("gradient")
 
 
 def _parameters(ex: Examination) -> Line:

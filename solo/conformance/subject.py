@@ -35,7 +35,8 @@ class Subject(NamedTuple):
         call: Python that calls it, ``"lambda f, z: f(z[0], z[1])"`` with z [V, N, D]; further
             arguments get what they are named after: ``step``, its number, and ``labels``, of 4
             classes, int64 [N]. By default ``f(z)`` with z [N, D], or a view for
-            each argument that must be given; ``step=(number,)`` where it takes a ``step``.
+            each argument that must be given, and the number of the step where it takes a ``step``
+            (one in a tuple where it says so).
         overrides: of a method's config.
         samples, features, views: N, D and V; V is None for what the call asks for.
         ordered: of "samples" and "views", whose order matters.
@@ -210,7 +211,9 @@ class Loss:
                 raise UnfitError(f"call asks for {unknown[0]}; there are {', '.join(known)}")
             value = self._call(built, z, *(known[name] for name in named))
         else:
-            more = {"step": (step,)} if self.takes_step else {}
+            more = {}
+            if self.takes_step is not None:
+                more["step"] = (step,) if "tuple" in self.takes_step else step
             value = built(z, **more) if self.stacked else built(*z.unbind(0), **more)
         if not isinstance(value, Tensor) or value.numel() != 1:
             what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -221,20 +224,21 @@ class Loss:
         return value.reshape(())
 
 
-def _asks(built: Callable[..., Any]) -> tuple[bool, int]:
-    """Whether a callable takes a step, and how many arguments must be given."""
+def _asks(built: Callable[..., Any]) -> tuple[str | None, int]:
+    """The type of a callable's step, None if it takes none; how many arguments must be given."""
     try:
         called = built.forward if isinstance(built, nn.Module) else built
         parameters = inspect.signature(called).parameters
     except (TypeError, ValueError):  # some built-in functions tell nothing
-        return False, 1
+        return None, 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     asked = [
         p
         for p in parameters.values()
         if p.kind in positional and p.default is p.empty and p.name != "step"
     ]
-    return "step" in parameters, max(1, len(asked))
+    step = str(parameters["step"].annotation) if "step" in parameters else None
+    return step, max(1, len(asked))
 
 
 def _of_file(path: Path) -> ModuleType:

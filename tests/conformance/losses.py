@@ -284,3 +284,14 @@ def labelled(z: Tensor, labels: Tensor) -> Tensor:
     classes = torch.nn.functional.one_hot(labels, 4).to(z)
     sums = distributed.all_sum(classes.T @ z)
     return (sums / distributed.all_sum(classes.sum(0))[:, None]).square().sum()
+
+
+def stepped(z: Tensor, step: int = 0) -> Tensor:
+    """Directions named by the step's number."""
+    generator = torch.Generator().manual_seed(step)
+    return (distributed.gather(z) @ torch.randn(32, 8, generator=generator)).square().mean()
+
+
+def without_gradient(z: Tensor) -> Tensor:
+    """All of it is cut off."""
+    return distributed.all_mean(z.detach().square().mean())

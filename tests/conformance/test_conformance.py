@@ -107,6 +107,8 @@ def test_how_a_loss_is_called(pool: Pool) -> None:
     assert two["order of views"].verdict == told["value"].verdict == "ok"
     by_class = examined(pool, "labelled", "gradient", call="lambda f, z, labels: f(z[0], labels)")
     assert by_class["gradient"].verdict == "ok"
+    assert examined(pool, "stepped", "fresh draws")["fresh draws"].verdict == "ok"
+    assert examined(pool, "without_gradient", "gradient")["gradient"].verdict == "FAIL"
     made = examined(pool, "Counted", "repeated step", make="lambda f, features: f(saved=True)")
     assert made["repeated step"].verdict == "ok"
     with pytest.raises(ValueError, match="takes 2 arguments, but there are 3 views"):

@@ -2,7 +2,7 @@
 
     python scripts/utils/conformance_page.py [names …]
 
-Names are methods, or <package>/<loss> as in scripts/tables/conformance.yaml; what is not named
+Names are methods, or <package>/<loss> as in scripts/conformance.yaml; what is not named
 keeps its row of docs/conformance.csv. A package that is not installed is passed over.
 """
 
@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from solo.conformance import LINES, Examination, Pool, Subject, measured  # noqa: E402
 from solo.methods import METHODS  # noqa: E402
 
-LIST = ROOT / "scripts/tables/conformance.yaml"
+LIST = ROOT / "scripts/conformance.yaml"
 OURS = "ours"
 FIELDS = ("package", "version", "date", "loss", "call", "line", "figure", "verdict", "detail")
 BEGIN, END = "<!-- table: written by scripts/utils/conformance_page.py -->", "<!-- end -->"

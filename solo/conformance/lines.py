@@ -94,7 +94,9 @@ def _uneven(ex: Examination) -> Line:
             raise
         return Line("uneven shares", "refused", "note", str(error))
     gaps = {"value": value_gap(several, one), "gradient": grad_gap(several, one)}
-    return largest(gaps).judged("uneven shares", detail=f"{few} and {count - few} samples")
+    return largest(gaps).judged(
+        "uneven shares", detail=f"{few} and {count - few} samples; --even: they never differ"
+    )
 
 
 def _accumulation(ex: Examination) -> Line:
@@ -276,7 +278,8 @@ LINES: dict[str, Kind] = {
     "uneven shares": Kind(
         _uneven,
         "Processes may bring different numbers of samples, or are told that they may not.",
-        "Means of means; a gather that takes every share for as long as the first.",
+        "Means of means; a gather that takes every share for as long as the first. --even says "
+        "that shares never differ.",
     ),
     "accumulation": Kind(
         _accumulation,
@@ -374,3 +377,5 @@ def measured(ex: Examination, names: Sequence[str] | None = None) -> Iterator[Li
             yield Line(name, "", "n/a", str(why))
         except FailedError as error:
             yield Line(name, "raised", "FAIL", str(error))
+        except Exception as error:  # such as a buffer that only one of two has
+            yield Line(name, "raised", "FAIL", f"{type(error).__name__}: {error}")

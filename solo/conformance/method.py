@@ -10,7 +10,6 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from solo.conformance.subject import CLASSES
 from solo.data import Batch, Normalize
 from solo.data.datasets import normalisation
 from solo.methods import METHODS, resolve_config
@@ -37,6 +36,7 @@ class MethodLoss(nn.Module):
         views: of an image.
         features: D.
         more: ``method_kwargs``.
+        classes: of the labels, which are the images' numbers modulo as many.
     """
 
     def __init__(
@@ -46,8 +46,10 @@ class MethodLoss(nn.Module):
         views: int,
         features: int,
         more: Mapping[str, Any],
+        classes: int,
     ) -> None:
         super().__init__()
+        self.classes = classes
         pooled = {"class_token": False, "global_pool": "avg"} if name == "ijepa" else {}
         content = {
             "method": name,
@@ -66,7 +68,7 @@ class MethodLoss(nn.Module):
         given = OmegaConf.merge(OmegaConf.create(content), OmegaConf.from_dotlist(list(overrides)))
         config = resolve_config(given)  # type: ignore[arg-type]
         normalize = Normalize(*normalisation(config.data))
-        supervised = CLASSES if name == "supervised" else 0
+        supervised = classes if name == "supervised" else 0
         self.method = METHODS[name](config, normalize, supervised)
         _without_batchnorm(self.method)
         self.method.network_precision = contextlib.nullcontext  # type: ignore[assignment]
@@ -76,7 +78,7 @@ class MethodLoss(nn.Module):
         """The loss of z [V, n, D] of images of these numbers, views reversed or not."""
         noise = [_image(int(row), len(z)) for row in rows]
         views = torch.stack(noise, dim=1) if noise else torch.empty(len(z), 0, 3, 8, 8)
-        batch = Batch([views.flip(0) if flip else views], rows % CLASSES, rows)
+        batch = Batch([views.flip(0) if flip else views], rows % self.classes, rows)
         encoded = Encoded(z, z, z).for_losses()
         total: Tensor = self.method.compute_loss(encoded, batch, Step(0, step)).total
         return total

@@ -96,7 +96,9 @@ class Pool:
             return [answers[rank] for rank in range(world)]
         self.close()
         if faults:
-            raise FailedError("a process died" if died else faults[min(faults)], not died)
+            raise FailedError(
+                "a process died" if died else faults[min(faults)], not died and not waiting
+            )
         raise FailedError(f"did not end within {self.timeout:g} s", refused=False)
 
 

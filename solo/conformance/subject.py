@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -125,8 +126,10 @@ class Loss:
         try:
             self.module = _of_file(Path(where)) if where.endswith(".py") else None
             self.module = self.module or importlib.import_module(where)
-        except (ImportError, OSError) as error:
-            raise UnfitError(f"{where} cannot be imported: {error}") from error
+        except Exception as error:  # a user's file can raise anything
+            raise UnfitError(
+                f"{where} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
         found: Any = self.module
         for part in what.split("."):
             if not hasattr(found, part):
@@ -152,13 +155,13 @@ class Loss:
         """The loss for embeddings of D features; ``more`` arguments for the constructor."""
         if self.subject.is_method:
             return self.method(
-                self.subject.name, self.subject.overrides, self.views, features, more
+                self.subject.name, self.subject.overrides, self.views, features, more, CLASSES
             )
         if self._make is not None:
             takes = len(inspect.signature(self._make).parameters)
             return self._make(self.target, *[features][: takes - 1])  # type: ignore[no-any-return]
         if not inspect.isclass(self.target):
-            return self.target  # type: ignore[no-any-return]
+            return copy.deepcopy(self.target)  # type: ignore[no-any-return]  # an instance may change
         made: Any = self.target
         try:
             return made(**more)  # type: ignore[no-any-return]

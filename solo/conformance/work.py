@@ -39,6 +39,7 @@ class Trial(NamedTuple):
         backwards_last: whether backward passes wait until all calls are made.
         fill: "normal", or "zero", "half", "equal", "large".
         flip: reverse the views.
+        called_with: seed of torch's generators when it is called, if not that of its building.
         built_with: seed of torch's generators while it is built; its parameters are as ever.
         resumed: build anew before the last call, from the state and generators of that moment.
         more: arguments of the constructor.
@@ -59,6 +60,7 @@ class Trial(NamedTuple):
     backwards_last: bool = False
     fill: str = "normal"
     flip: bool = False
+    called_with: int | None = None
     built_with: int | None = None
     resumed: bool = False
     more: tuple[tuple[str, Any], ...] = ()
@@ -88,7 +90,7 @@ def sample(loss: Loss, trial: Trial) -> Tensor:
     rows = []
     for number in trial.order:
         generator = torch.Generator().manual_seed(1000 + number)
-        rows.append(torch.randn(views, features, generator=generator))
+        rows.append(torch.randn(views, features, generator=generator, dtype=torch.float32))
     z = torch.stack(rows, dim=1)
     if trial.fill == "zero":
         z.zero_()
@@ -136,7 +138,8 @@ def _build(loss: Loss, trial: Trial, rank: int) -> Callable[..., Any]:
             parameter.data.copy_(parameters[name].data)
     if trial.double and isinstance(built, nn.Module):
         built.double()
-    torch.manual_seed(trial.seed + (rank if trial.own_seeds else 0))
+    seed = trial.seed if trial.called_with is None else trial.called_with
+    torch.manual_seed(seed + (rank if trial.own_seeds else 0))
     return built
 
 
@@ -148,7 +151,7 @@ def _attempt(
     start = sum(shares[:rank])
     own = slice(start, start + shares[rank])
     z = sample(loss, trial)[:, own].to(getattr(torch, trial.dtype)).requires_grad_()
-    built = built or _build(loss, trial, rank)
+    built = _build(loss, trial, rank) if built is None else built
     kept = _buffers(built)
     pieces = [(z, order[own])]
     if trial.parts:

@@ -123,7 +123,7 @@ class Keeps(nn.Module):
 
 def in_its_input(z: Tensor) -> Tensor:
     """A small difference of large sums, in the input's precision."""
-    return (z + 100).square().mean() - 1e4 * z.new_ones(()) - 200 * z.mean()
+    return (z + 10).square().mean() - 100 * z.new_ones(()) - 20 * z.mean()
 
 
 def overflows(z: Tensor) -> Tensor:
@@ -295,3 +295,34 @@ def stepped(z: Tensor, step: int = 0) -> Tensor:
 def without_gradient(z: Tensor) -> Tensor:
     """All of it is cut off."""
     return distributed.all_mean(z.detach().square().mean())
+
+
+class MaskedRunning(Running):
+    """The same, beside a large buffer that no call changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.full((4, 4), -1e9))
+
+
+class DrawsAndKeeps(Running):
+    """Slices from the global generator, beside a buffer that changes."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        with torch.no_grad():
+            super().forward(distributed.gather(z))
+        return own_directions(z)
+
+
+class OneHasMore(nn.Module):
+    """A buffer that there is only where there are several processes."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        if distributed.is_distributed():
+            self.register_buffer("seen", torch.ones(()))
+        else:
+            self.register_buffer("alone", torch.ones(()))
+        return mean_of_means(z)
+
+
+scale = Scale()

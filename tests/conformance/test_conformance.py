@@ -40,12 +40,14 @@ WRONG = [
     ("gradient", "hidden", ("value", "derivative")),
     ("parameters", "Scale", ("gradient", "derivative")),
     ("buffers", "Running", ("value", "gradient")),
+    ("buffers", "MaskedRunning", ("value", "gradient")),
     ("built first", "Unseen", ("value", "gradient")),
     ("uneven shares", "mean_of_means", ("value", "gradient")),
     ("accumulation", "Keeps", ("derivative",)),
     ("bfloat16", "in_its_input", ("derivative", "value")),
     ("float16", "overflows", ("bfloat16",)),
     ("same draws", "own_directions", ("value", "gradient", "fresh draws")),
+    ("same draws", "DrawsAndKeeps", ("buffers",)),
     ("fresh draws", "Fixed", ("repeated step",)),
     ("repeated step", "Counted", ("same draws", "fresh draws")),
     ("order of samples", "in_order", ("derivative",)),
@@ -93,6 +95,25 @@ def test_what_does_not_apply_is_not_judged(pool: Pool) -> None:
     assert cut["derivative"].verdict == "n/a"
     ordered = examined(pool, "in_order", "order of samples", ordered=("samples",))
     assert ordered["order of samples"].verdict == "n/a"
+
+
+def test_an_instance_is_the_same_in_every_trial(pool: Pool) -> None:
+    """Nothing of one call is left for the next: two processes are right, and again."""
+    for _ in range(2):
+        lines = examined(pool, "scale", "gradient", "derivative")
+        assert {line.verdict for line in lines.values()} == {"ok"}, lines
+
+
+def test_the_rest_goes_on_where_a_line_cannot_be_measured(pool: Pool) -> None:
+    lines = examined(pool, "OneHasMore", "buffers", "gradient")
+    assert lines["gradient"].verdict == "ok" and lines["buffers"].verdict in ("FAIL", "n/a")
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.py").write_text("def f(z) return z")
+    with pytest.raises(SystemExit) as end:
+        main([f"{tmp_path}/broken.py:f"])
+    assert end.value.code == 2 and "cannot be imported: SyntaxError" in capsys.readouterr().err
 
 
 def test_a_loss_for_float32_alone_is_called_under_autocast(pool: Pool) -> None:
@@ -196,6 +217,8 @@ def test_the_page_is_written_by_its_script(tmp_path: Path) -> None:
     """One row anew, the others kept."""
     page = Path(shutil.copy(PAGE, tmp_path))
     table = Path(shutil.copy(PAGE.with_suffix(".csv"), tmp_path))
+    rows = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(row for row in rows if ",simclr," not in row))
     words = [sys.executable, "scripts/utils/conformance_page.py", "simclr", "--page", str(page)]
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
     assert len(table.read_text().splitlines()) == len(

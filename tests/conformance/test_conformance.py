@@ -97,6 +97,7 @@ def test_what_does_not_apply_is_not_judged(pool: Pool) -> None:
     assert ordered["order of samples"].verdict == "n/a"
 
 
+@pytest.mark.slow
 def test_an_instance_is_the_same_in_every_trial(pool: Pool) -> None:
     """Nothing of one call is left for the next: two processes are right, and again."""
     for _ in range(2):
@@ -136,6 +137,7 @@ def test_how_a_loss_is_called(pool: Pool) -> None:
         examined(pool, "pair", views=3)
 
 
+@pytest.mark.slow
 def test_who_waits_or_dies_is_reported_and_the_rest_goes_on() -> None:
     with Pool(timeout=8) as pool:
         lines = examined(pool, "waits_for_ever", "value", "derivative")
@@ -144,6 +146,7 @@ def test_who_waits_or_dies_is_reported_and_the_rest_goes_on() -> None:
         assert "died" in lines["value"].detail and lines["derivative"].verdict == "ok"
 
 
+@pytest.mark.slow
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         sys.executable,

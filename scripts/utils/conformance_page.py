@@ -13,13 +13,13 @@ import csv
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
+from rich.progress import track
 from yaml import safe_load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +102,19 @@ def _cell(row: dict[str, str]) -> str:
     return figure or "–"
 
 
+def write(page: Path, rows: Sequence[dict[str, str]]) -> None:
+    """The CSV, and the page's table."""
+    with page.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    head, _, rest = page.read_text().partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    about = f"torch {torch.__version__}, Python {platform.python_version()}, on CPUs with gloo."
+    made = f"{len(LINES)} lines a loss, {about}"
+    page.write_text(f"{head}{BEGIN}\n\n{table(rows)}\n\n{made}\n\n{END}{tail}")
+
+
 def main() -> None:
     """Examine, and write page and CSV."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -118,23 +131,14 @@ def main() -> None:
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 rows.setdefault((row["package"], row["loss"]), []).append(row)
-    for entry in tqdm([named[name] for name in options.names or named], unit="loss"):
+    for entry in track([named[name] for name in options.names or named], "Examining"):
         try:
             version = "" if entry.package == OURS else importlib.metadata.version(entry.package)
         except importlib.metadata.PackageNotFoundError:
-            tqdm.write(f"{entry.package} is not installed; {entry.name} passed over")
+            print(f"{entry.package} is not installed; {entry.name} passed over")
             continue
         rows[entry.key] = examined(entry, version)
-        known = [row for e in everything for row in rows.get(e.key, ())]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(known)
-        head, _, rest = options.page.read_text().partition(BEGIN)
-        _, _, tail = rest.partition(END)
-        about = f"torch {torch.__version__}, Python {platform.python_version()}, on CPUs with gloo."
-        made = f"{len(LINES)} lines a loss, {about}"
-        options.page.write_text(f"{head}{BEGIN}\n\n{table(known)}\n\n{made}\n\n{END}{tail}")
+        write(options.page, [row for e in everything for row in rows.get(e.key, ())])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,27 @@ _SENT |= {"alltoall_": 1, "alltoall_base_": 1, "gather_": 1, "allgather_into_ten
 """Which argument of a collective holds what this process hands over; the first, if not here."""
 
 
-class Collectives(TorchDispatchMode):
+class Watch(TorchDispatchMode):
+    """Sees every operator inside the block, of forward and backward passes."""
+
+    def look(self, operator: Any, args: Sequence[Any], made: Any) -> None:
+        """Called after each, with what it was given and what it made."""
+        raise NotImplementedError
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call it, and look."""
+        made = func(*args, **(kwargs or {}))
+        self.look(func, args, made)
+        return made
+
+
+class Collectives(Watch):
     """Counts collectives inside the block, of forward and backward passes."""
 
     def __init__(self) -> None:
@@ -23,24 +43,17 @@ class Collectives(TorchDispatchMode):
         self.calls = 0
         self.bytes = 0
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Look at what every operator is called with."""
-        space, _, name = func.name().partition("::")
+    def look(self, operator: Any, args: Sequence[Any], made: Any) -> None:
+        """Count it, if it is one."""
+        space, _, name = operator.name().partition("::")
         name = name.split(".")[0]
         if space in ("c10d", "_c10d_functional") and not name.startswith("wait"):
             self.calls += 1
             handed = [] if name == "barrier" else tree_leaves(args[_SENT.get(name, 0)])
             self.bytes += sum(x.numel() * x.element_size() for x in handed if isinstance(x, Tensor))
-        return func(*args, **(kwargs or {}))
 
 
-class Alive(TorchDispatchMode):
+class Alive(Watch):
     """The most bytes of tensors, made inside the block, that are alive at any time."""
 
     def __init__(self) -> None:
@@ -48,15 +61,8 @@ class Alive(TorchDispatchMode):
         self.now = self.most = 0
         self._known: set[int] = set()
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Look at what every operator returns."""
-        made = func(*args, **(kwargs or {}))
+    def look(self, operator: Any, args: Sequence[Any], made: Any) -> None:
+        """Take note of storage that is new."""
         taken = {x.untyped_storage()._cdata for x in tree_leaves(args) if isinstance(x, Tensor)}
         for x in tree_leaves(made):
             if not isinstance(x, Tensor):
@@ -69,7 +75,6 @@ class Alive(TorchDispatchMode):
             self.now += storage.nbytes()
             self.most = max(self.most, self.now)
             weakref.finalize(storage, self._gone, key, storage.nbytes())
-        return made
 
     def _gone(self, key: int, size: int) -> None:
         self._known.discard(key)

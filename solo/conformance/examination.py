@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -96,15 +97,14 @@ class Examination:
         """A trial's outcome on so many processes; 0: on one, without a process group."""
         key = (trial, world)
         if key not in self._made:
-            place = work.meeting_place() if world else None
-            try:
-                self._made[key] = self.pool.run(
-                    max(1, world), self.subject, "attempt", trial, place
-                )
-            except FailedError as error:
-                self._made[key] = error
-            if place:
-                work.left(place)
+            several = max(1, world)
+            with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+                place = f"{folder}/group" if world else None
+                each = [(trial, rank, several, place) for rank in range(several)]
+                try:
+                    self._made[key] = self.pool.run(self.subject, "attempt", *each)
+                except FailedError as error:
+                    self._made[key] = error
         made = self._made[key]
         if isinstance(made, FailedError):
             raise made
@@ -137,7 +137,7 @@ class Examination:
         found = {}
         for name, (small, large) in sizes.items():
             try:
-                few, many = (self.pool.run(1, self.subject, "cost", t)[0] for t in (small, large))
+                few, many = (self.pool.run(self.subject, "cost", (t,))[0] for t in (small, large))
             except FailedError:  # a loss made for one D, or one N
                 continue
             found[name] = tuple(math.log(y / max(x, 1e-9)) / math.log(4) for x, y in zip(few, many))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from solo.conformance.examination import (
     value_gap,
 )
 from solo.conformance.pool import FailedError
+from solo.conformance.work import Found
 
 WORLDS = (1, 2, 3, 4)
 WORDS = {
@@ -33,14 +35,19 @@ WORDS = {
 }
 
 
+def _worst(ex: Examination, of: Callable[[list[Found], Found], float]) -> Gap:
+    """The largest gap of 1 to 4 processes against one."""
+    return largest({f"{w} processes": of(*ex.shared(w)) for w in WORLDS})
+
+
+def _apart(found: Found, other: Found) -> float:
+    return gap(found.values[-1], other.values[-1])
+
+
 def _value(ex: Examination) -> Line:
-    pairs = {f"{w} processes": ex.shared(w) for w in WORLDS}
-    worst = largest({where: value_gap(*pair) for where, pair in pairs.items()})
-    apart = max(
-        gap(f.values[-1], several[0].values[-1]) for several, _ in pairs.values() for f in several
-    )
-    detail = "" if apart <= EXACT else "each process reports its own; their mean is compared"
-    return worst.judged("value", detail=detail)
+    apart = _worst(ex, lambda several, one: max(_apart(found, several[0]) for found in several))
+    detail = "" if apart.size <= EXACT else "each process reports its own; their mean is compared"
+    return _worst(ex, value_gap).judged("value", detail=detail)
 
 
 def _gradient(ex: Examination) -> Line:
@@ -49,21 +56,19 @@ def _gradient(ex: Examination) -> Line:
         if not any(grad.any() for grad in one.parameters.values()):
             return Line("gradient", "0", "FAIL", "neither z nor any parameter gets a gradient")
         raise NotApplicableError("z gets no gradient, parameters do")
-    return largest({f"{w} processes": grad_gap(*ex.shared(w)) for w in WORLDS}).judged("gradient")
+    return _worst(ex, grad_gap).judged("gradient")
 
 
 def _parameters(ex: Examination) -> Line:
     if not any(grad.any() for grad in ex.alone().parameters.values()):
         raise NotApplicableError("none gets a gradient")
-    gaps = {f"{w} processes": named_gap(*ex.shared(w), "parameters") for w in WORLDS}
-    return largest(gaps).judged("parameters")
+    return _worst(ex, partial(named_gap, what="parameters")).judged("parameters")
 
 
 def _buffers(ex: Examination) -> Line:
     if not changed(ex.alone()):
         raise NotApplicableError("a call changes none")
-    gaps = {f"{w} processes": named_gap(*ex.shared(w), "buffers") for w in WORLDS}
-    return largest(gaps).judged("buffers")
+    return _worst(ex, partial(named_gap, what="buffers")).judged("buffers")
 
 
 def _built_first(ex: Examination) -> Line:
@@ -74,7 +79,7 @@ def _against(ex: Examination, **options: Any) -> Gap:
     """Two processes against two without the options: faults that both have are other lines'."""
     (several, _), (plain, one) = ex.shared(2, **options), ex.shared(2)
     gaps = {
-        "value": max(gap(a.values[-1], b.values[-1]) for a, b in zip(several, plain)),
+        "value": max(map(_apart, several, plain)),
         "gradient": max(gap(a.grad, b.grad) for a, b in zip(several, plain)),
     }
     if one.parameters:
@@ -186,7 +191,7 @@ def _derivative(ex: Examination) -> Line:
     if ex.loss.cut:
         raise NotApplicableError("a part is cut off on purpose")
     trial = ex.trial(order=range(min(12, ex.subject.samples)), double=True)
-    ((off, scale, dtype),) = ex.pool.run(1, ex.subject, "slope", trial)
+    ((off, scale, dtype),) = ex.pool.run(ex.subject, "slope", (trial,))
     if not scale:
         raise NotApplicableError("z does not move it")
     size = off / scale if math.isfinite(scale) else math.inf

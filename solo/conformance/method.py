@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -72,7 +72,6 @@ class MethodLoss(nn.Module):
         self.method = METHODS[name](config, normalize, supervised)
         _without_batchnorm(self.method)
         self.method.network_precision = contextlib.nullcontext  # type: ignore[assignment]
-        self.sees_z = name != "ijepa"
 
     def forward(self, z: Tensor, rows: Tensor, step: int, flip: bool = False) -> Tensor:
         """The loss of z [V, n, D] of images of these numbers, views reversed or not."""
@@ -102,10 +101,14 @@ class MethodLoss(nn.Module):
         return {"samples", "views"} if name == "ijepa" else set()
 
     @staticmethod
-    def slices(name: str, names: Iterable[str]) -> str | None:
-        """The option that says how many directions there are."""
-        fields = METHODS[name].Options.model_fields
-        return next((option for option in names if option in fields), None)
+    def cut(name: str) -> bool:
+        """Whether a part is cut off on purpose: what VISReg's shape term is divided by."""
+        return name == "visreg"
+
+    @staticmethod
+    def options(name: str) -> Container[str]:
+        """Names of ``method_kwargs``."""
+        return METHODS[name].Options.model_fields
 
 
 def _image(number: int, views: int) -> Tensor:

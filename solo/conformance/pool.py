@@ -66,16 +66,17 @@ class Pool:
             there.close()
             self.members.append((process, here))
 
-    def run(self, world: int, subject: Subject, function: str, *arguments: Any) -> list[Any]:
-        """Call a function of ``work`` on the first ``world`` processes; their answers, in order.
+    def run(self, subject: Subject, function: str, *arguments: tuple[Any, ...]) -> list[Any]:
+        """Call a function of ``work`` on a process for each of the arguments; their answers.
 
         Raises:
             FailedError: where one of them raises, dies or takes too long.
         """
+        world = len(arguments)
         self._start(world)
         members = self.members[:world]
-        for rank, (_, connection) in enumerate(members):
-            connection.send_bytes(pickle.dumps((subject, function, rank, world, arguments)))
+        for (_, connection), own in zip(members, arguments):
+            connection.send_bytes(pickle.dumps((subject, function, own)))
         waiting = {connection: rank for rank, (_, connection) in enumerate(members)}
         answers: dict[int, Any] = {}
         faults: dict[int, str] = {}
@@ -110,15 +111,14 @@ def _serve(connection: Connection) -> None:
     losses: dict[Subject, Loss] = {}
     while True:
         try:
-            subject, name, rank, world, arguments = pickle.loads(connection.recv_bytes())
+            subject, name, arguments = pickle.loads(connection.recv_bytes())
         except EOFError:
             os._exit(0)
         try:
             if subject not in losses:
                 losses[subject] = Loss(subject)
             function: Callable[..., Any] = getattr(work, name)
-            placed = (rank, world) if name == "attempt" else ()
-            answer = (True, function(losses[subject], arguments[0], *placed, *arguments[1:]))
+            answer = (True, function(losses[subject], *arguments))
         except Exception as error:
             answer = (False, f"{type(error).__name__}: {str(error).strip()}")
         connection.send_bytes(pickle.dumps(answer))

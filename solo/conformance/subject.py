@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -87,9 +87,9 @@ class Loss:
                 )
             self.views = subject.views or 2
             self.even = True  # the sampler's batches are
-            self.cut |= subject.name == "visreg"  # the spread that divides its shape term
+            self.cut |= MethodLoss.cut(subject.name)
             self.ordered |= MethodLoss.ordered(subject.name)
-            self.slices = subject.slices or MethodLoss.slices(subject.name, SLICES)
+            self.slices = subject.slices or _slices(MethodLoss.options(subject.name))
             return
         if subject.overrides:
             raise UnfitError(
@@ -118,8 +118,7 @@ class Loss:
         self.stacked = bool(subject.call) or (asked == 1 and (subject.views or 1) > 1)
         self.slices = subject.slices
         if self.slices is None and subject.make is None and inspect.isclass(self.target):
-            names = inspect.signature(self.target).parameters
-            self.slices = next((name for name in SLICES if name in names), None)
+            self.slices = _slices(inspect.signature(self.target).parameters)
 
     def _found(self, name: str) -> Callable[..., Any]:
         where, _, what = name.rpartition(":")
@@ -177,7 +176,7 @@ class Loss:
             UnfitError: where that does not give a scalar.
         """
         subject = self.subject
-        z = torch.randn(self.shape(subject.samples, subject.features))
+        z = torch.randn(self.views, subject.samples, subject.features)
         try:
             self(self.build(subject.features, {}), z, torch.arange(subject.samples), 1)
         except Exception as error:
@@ -195,10 +194,6 @@ class Loss:
     def is_stacked(self) -> bool:
         """Whether it takes all views as one tensor."""
         return self.subject.is_method or self.stacked
-
-    def shape(self, samples: int, features: int) -> tuple[int, ...]:
-        """Of z: [V, N, D]."""
-        return (self.views, samples, features)
 
     def __call__(
         self, built: Callable[..., Any], z: Tensor, rows: Tensor, step: int, flip: bool = False
@@ -225,6 +220,11 @@ class Loss:
                 'is the loss, such as "lambda f, z: f(z).mean()"'
             )
         return value.reshape(())
+
+
+def _slices(names: Container[str]) -> str | None:
+    """Which of the names says how many directions there are."""
+    return next((name for name in SLICES if name in names), None)
 
 
 def _asks(built: Callable[..., Any]) -> tuple[str | None, int]:

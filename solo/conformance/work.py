@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -30,7 +29,6 @@ class Trial(NamedTuple):
         calls: how often it is called, each with gradient, at steps 1, 2, …
         built_first: whether it is built before there is a process group.
         own_seeds: whether each process seeds torch's generators differently.
-        seed: of torch's generators.
         dtype: of z.
         rounded: z has only numbers of this type.
         autocast: call it under autocast to ``dtype``.
@@ -39,7 +37,7 @@ class Trial(NamedTuple):
         backwards_last: whether backward passes wait until all calls are made.
         fill: "normal", or "zero", "half", "equal", "large".
         flip: reverse the views.
-        called_with: seed of torch's generators when it is called, if not that of its building.
+        called_with: seed of torch's generators when it is called, if not the usual one.
         built_with: seed of torch's generators while it is built; its parameters are as ever.
         resumed: build anew before the last call, from the state and generators of that moment.
         more: arguments of the constructor.
@@ -51,7 +49,6 @@ class Trial(NamedTuple):
     calls: int = 1
     built_first: bool = False
     own_seeds: bool = False
-    seed: int = SEED
     dtype: str = "float32"
     rounded: str = "float32"
     autocast: bool = False
@@ -86,11 +83,12 @@ class Found(NamedTuple):
 
 def sample(loss: Loss, trial: Trial) -> Tensor:
     """z [V, N, D] of the whole batch, float32: a sample's numbers do not depend on the others'."""
-    views, _, features = loss.shape(0, trial.features)
     rows = []
     for number in trial.order:
         generator = torch.Generator().manual_seed(1000 + number)
-        rows.append(torch.randn(views, features, generator=generator, dtype=torch.float32))
+        rows.append(
+            torch.randn(loss.views, trial.features, generator=generator, dtype=torch.float32)
+        )
     z = torch.stack(rows, dim=1)
     if trial.fill == "zero":
         z.zero_()
@@ -128,7 +126,7 @@ def attempt(loss: Loss, trial: Trial, rank: int, world: int, group: str | None) 
 
 
 def _build(loss: Loss, trial: Trial, rank: int) -> Callable[..., Any]:
-    torch.manual_seed(trial.seed)
+    torch.manual_seed(SEED)
     built = loss.build(trial.features, dict(trial.more))
     if trial.built_with is not None:
         torch.manual_seed(trial.built_with)
@@ -138,7 +136,7 @@ def _build(loss: Loss, trial: Trial, rank: int) -> Callable[..., Any]:
             parameter.data.copy_(parameters[name].data)
     if trial.double and isinstance(built, nn.Module):
         built.double()
-    seed = trial.seed if trial.called_with is None else trial.called_with
+    seed = SEED if trial.called_with is None else trial.called_with
     torch.manual_seed(seed + (rank if trial.own_seeds else 0))
     return built
 
@@ -198,7 +196,7 @@ def _again(loss: Loss, trial: Trial, built: Callable[..., Any]) -> Callable[...,
     """As a run that was saved and goes on: another build, state and generators put back."""
     generators = torch.get_rng_state()
     state = built.state_dict() if isinstance(built, nn.Module) else {}
-    torch.manual_seed(trial.seed + 1)
+    torch.manual_seed(SEED + 1)
     fresh = loss.build(trial.features, dict(trial.more))
     if isinstance(fresh, nn.Module):
         fresh.load_state_dict(state)
@@ -260,16 +258,3 @@ def cost(loss: Loss, trial: Trial) -> tuple[float, float]:
     with Alive() as alive:
         _backward(loss(built, z, order, 4))
     return min(seconds), float(alive.most)
-
-
-def meeting_place() -> str:
-    """The name of a file where processes can meet."""
-    folder = tempfile.mkdtemp(prefix="conformance-")
-    return str(Path(folder) / "group")
-
-
-def left(place: str) -> None:
-    """Remove it."""
-    with contextlib.suppress(OSError):
-        Path(place).unlink(missing_ok=True)
-        Path(place).parent.rmdir()

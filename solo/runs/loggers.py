@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -97,9 +97,8 @@ def found_class(path: str) -> type[Logger]:
     Raises:
         ConfigError: for a path that leads to none.
     """
-    module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = resolve_name(path)
     except Exception as error:  # a user's module can raise anything
         raise ConfigError(
             f"loggers has {path}, which cannot be loaded ({error!r:.200}); give "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import cache, partial
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,8 @@ def load_extra(path: str) -> Extra:
     Raises:
         ConfigError: for a path that leads to nothing that can be called.
     """
-    module, _, name = path.rpartition(".")
     try:
-        found: Any = getattr(importlib.import_module(module), name)
+        found: Any = resolve_name(path)
         found = found() if isinstance(found, type) else found
     except Exception as error:  # a user's module can raise anything
         raise ConfigError(

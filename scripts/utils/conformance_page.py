@@ -68,7 +68,7 @@ def examined(entry: Entry, version: str) -> list[dict[str, str]]:
     common = (entry.package, version, day, entry.name, call)
     with Pool() as pool:
         lines = list(measured(Examination(subject, pool)))
-    return [dict(zip(FIELDS, (*common, *line))) for line in lines]
+    return [dict(zip(FIELDS, (*common, *line[:4]))) for line in lines]
 
 
 def table(rows: Iterable[dict[str, str]]) -> str:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 import textwrap
 import time
 from collections.abc import Sequence
 
+from solo.config.resolve import unknown_name
 from solo.conformance import LINES, Examination, Line, Pool, Subject, measured
 
 _MARKS = {"ok": "ok", "FAIL": "FAIL", "note": "-", "n/a": "-"}
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,27 +38,37 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--views", type=int, help="default: what the call asks for")
     parser.add_argument("--slices", metavar="NAME", help="the parameter that counts directions")
     parser.add_argument(
-        "--ordered", nargs="+", choices=("samples", "views"), default=[], help="order matters"
+        "--ordered", type=_words, default=[], metavar="samples,views", help="whose order matters"
     )
     parser.add_argument("--even", action="store_true", help="it is made for equal shares only")
     parser.add_argument(
         "--cut", action="store_true", help="a part is cut off from the gradient on purpose"
     )
-    parser.add_argument(
-        "--lines", type=lambda text: text.split(","), help="some lines only, with commas between"
-    )
+    parser.add_argument("--lines", type=_words, help="some lines only, with commas between")
     parser.add_argument("--timeout", type=float, default=60, help="seconds a trial may take")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--explain", action="store_true", help="say what each line means")
     return parser
 
 
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    for kind, given, known in (
+        ("line", options.lines or (), LINES),
+        ("order", options.ordered, ("samples", "views")),
+    ):
+        if unknown := [name for name in given if name not in known]:
+            parser.error(str(unknown_name(kind, unknown[0], known)))
+    for name, least in (("samples", 8), ("features", 2), ("views", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} is {value}; give {least} or more")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the lines; 0 only where none failed, 2 for what cannot be examined."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.lines or () if name not in LINES]:
-        parser.error(f"there is no line {unknown[0]}, but {', '.join(LINES)}")
+    _check(parser, options)
     if options.loss is None:
         if not options.explain:
             parser.error("name a method or module:callable")
@@ -60,10 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(name)
             _explain(name)
         return 0
-    for name, least in (("samples", 8), ("features", 2), ("views", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f"--{name} is {value}; give {least} or more")
     subject = Subject(
         options.loss,
         options.make,
@@ -98,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "loss": options.loss,
             "seconds": round(seconds, 1),
             "failed": failed,
-            "lines": [line._asdict() for line in lines],
+            "lines": [line._asdict() | {"size": _finite(line.size)} for line in lines],
         }
         print(json.dumps(content, indent=1))
     else:
@@ -106,6 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "" if options.explain or not failed else "; --explain says what they mean"
         print(f"{said} ({seconds:.0f} s){hint}")
     return 1 if failed else 0
+
+
+def _finite(size: float | None) -> float | None:
+    """JSON has no infinity."""
+    return size if size is not None and math.isfinite(size) else None
 
 
 def _print(line: Line, explain: bool) -> None:

@@ -1,11 +1,13 @@
-"""What a piece of work costs: collectives, and bytes of tensors alive at a time."""
+"""What a piece of work does: collectives, random draws, bytes of tensors alive at a time."""
 
 from __future__ import annotations
 
 import weakref
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -36,21 +38,40 @@ class Watch(TorchDispatchMode):
 
 
 class Collectives(Watch):
-    """Counts collectives inside the block, of forward and backward passes."""
+    """Collectives inside the block, of forward and backward passes: (name, bytes handed over)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls = 0
-        self.bytes = 0
+        self.made: list[tuple[str, int]] = []
 
     def look(self, operator: Any, args: Sequence[Any], made: Any) -> None:
         """Count it, if it is one."""
         space, _, name = operator.name().partition("::")
         name = name.split(".")[0]
         if space in ("c10d", "_c10d_functional") and not name.startswith("wait"):
-            self.calls += 1
             handed = [] if name == "barrier" else tree_leaves(args[_SENT.get(name, 0)])
-            self.bytes += sum(x.numel() * x.element_size() for x in handed if isinstance(x, Tensor))
+            size = sum(x.numel() * x.element_size() for x in handed if isinstance(x, Tensor))
+            self.made.append((name, size))
+
+
+class Draws(Watch):
+    """What torch's generators gave inside the block: a checksum of each tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums: list[int] = []
+
+    def look(self, operator: Any, args: Sequence[Any], made: Any) -> None:
+        """Take note of it, if it is a draw."""
+        if torch.Tag.nondeterministic_seeded in operator.tags:
+            for x in tree_leaves(made):
+                if isinstance(x, Tensor) and x.numel():
+                    self.sums.append(zlib.crc32(as_bytes(x).numpy().tobytes()))
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """Its bits, uint8 [n]."""
+    return x.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 class Alive(Watch):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from solo.conformance import work
+from solo.conformance.counting import as_bytes
 from solo.conformance.pool import FailedError, Pool
 from solo.conformance.subject import Loss, Subject
 from solo.conformance.work import Found, Trial
@@ -28,6 +29,8 @@ class Line(NamedTuple):
     figure: str
     verdict: Verdict
     detail: str = ""
+    size: float | None = None
+    """The figure as a number, of lines that measure a gap."""
 
 
 class NotApplicableError(Exception):
@@ -43,16 +46,22 @@ class Gap(NamedTuple):
     def judged(self, name: str, limit: float = EXACT, detail: str = "") -> Line:
         """A line that fails above the limit."""
         good = self.size <= limit  # not so for NaN
-        return Line(name, f"{self.size:.1e}{self.where}", "ok" if good else "FAIL", detail)
+        return Line(
+            name, f"{self.size:.1e}{self.where}", "ok" if good else "FAIL", detail, self.size
+        )
 
 
 def gap(found: Tensor | float, expected: Tensor | float) -> float:
     """``|found - expected| / |expected|``; what is not finite is infinitely far."""
-    a, b = (torch.as_tensor(x, dtype=torch.float64) for x in (found, expected))
+    a, b = (_numbers(torch.as_tensor(x)) for x in (found, expected))
     if not (a.isfinite().all() and b.isfinite().all()):
         return math.inf
     difference, size = float((a - b).norm()), float(b.norm())
     return difference / size if size > 0 else difference
+
+
+def _numbers(x: Tensor) -> Tensor:
+    return (torch.view_as_real(x) if x.is_complex() else x).double()
 
 
 def largest(gaps: dict[str, float]) -> Gap:
@@ -100,9 +109,10 @@ class Examination:
             several = max(1, world)
             with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
                 place = f"{folder}/group" if world else None
-                each = [(trial, rank, several, place) for rank in range(several)]
+                seconds = 2 * self.pool.timeout  # the pool is the first to end what hangs
+                each = [(trial, rank, several, place, seconds) for rank in range(several)]
                 try:
-                    self._made[key] = self.pool.run(self.subject, "attempt", *each)
+                    self._made[key] = self.pool.run(self.subject, "attempt", each, world)
                 except FailedError as error:
                     self._made[key] = error
         made = self._made[key]
@@ -137,40 +147,53 @@ class Examination:
         found = {}
         for name, (small, large) in sizes.items():
             try:
-                few, many = (self.pool.run(self.subject, "cost", (t,))[0] for t in (small, large))
-            except FailedError:  # a loss made for one D, or one N
+                few, many = (self.pool.run(self.subject, "cost", [(t,)])[0] for t in (small, large))
+            except FailedError as error:  # a loss made for one D, or one N
+                if not error.ended:
+                    raise
                 continue
             found[name] = tuple(math.log(y / max(x, 1e-9)) / math.log(4) for x, y in zip(few, many))
         if not found:
-            raise FailedError("it cannot be called with more samples, nor made for more features")
+            raise NotApplicableError("it takes neither more samples nor more features")
         return found  # type: ignore[return-value]
 
     @cached_property
     def draws(self) -> bool:
-        """Whether the loss draws anything, when it is called or when it is built."""
+        """Whether the loss draws anything, when it is called or when it is built.
+
+        What torch's generators give is seen; other draws are known by values that change with
+        generators, or from one call to the next where nothing is kept.
+        """
         first = self.alone(calls=2)
+        if any(first.drawn):
+            return True
         called = self.alone(calls=2, called_with=OTHER_SEED).values
         built = self.alone(calls=2, built_with=OTHER_SEED).values
         if first.values != called or first.values != built:
             return True
-        state = any(first.buffers[name].is_floating_point() for name in changed(first))
-        return not state and first.values[0] != first.values[1]
+        return not changed(first) and not self.takes_step and first.values[0] != first.values[1]
+
+    @property
+    def takes_step(self) -> bool:
+        """Whether the loss is told the number of the step: its values may follow that."""
+        return self.loss.takes_step
 
 
 def changed(found: Found) -> list[str]:
-    """Buffers that calls changed; what was never filled may hold anything."""
-    before, after = found.kept, found.buffers
-    names = [name for name in after if name in before]
-    return [name for name in names if not torch.equal(_bits(before[name]), _bits(after[name]))]
+    """State that calls changed, or filled."""
+    before, after = found.kept, found.state
+    return [name for name in after if name not in before or not _same(before[name], after[name])]
 
 
-def _bits(x: Tensor) -> Tensor:
-    return x.contiguous().reshape(-1).view(torch.uint8)
+def _same(x: Tensor, y: Tensor) -> bool:
+    """Bit for bit: what was never filled may hold anything."""
+    return x.shape == y.shape and x.dtype == y.dtype and torch.equal(as_bytes(x), as_bytes(y))
 
 
 def value_gap(several: list[Found], one: Found) -> float:
-    """Of the mean of the processes' values: it is what averaged gradients belong to."""
-    return gap(sum(found.values[-1] for found in several) / len(several), one.values[-1])
+    """Of the mean of the processes' values, the worst call: averaged gradients belong to it."""
+    means = [sum(values) / len(values) for values in zip(*(found.values for found in several))]
+    return max(map(gap, means, one.values))
 
 
 def grad_gap(several: list[Found], one: Found) -> float:
@@ -179,22 +202,38 @@ def grad_gap(several: list[Found], one: Found) -> float:
     return gap(whole, one.grad)
 
 
-def named_gap(several: list[Found], one: Found, what: str) -> float:
-    """The worst of parameters' gradients, or buffers, on any process."""
-    expected: dict[str, Tensor] = getattr(one, what)
-    names = set(expected)
-    if what == "buffers":
-        names = {name for found in (*several, one) for name in changed(found)}
-    size = 0.0
-    if what == "parameters":  # one that cancels is nothing beside the others
-        size = max((float(x.double().norm()) for x in expected.values()), default=0.0)
+def parameter_gap(several: list[Found], one: Found) -> float:
+    """The worst of parameters' gradients, on any process."""
+    # One that cancels is nothing beside the others.
+    size = max((float(x.double().norm()) for x in one.parameters.values()), default=0.0)
     worst = 0.0
     for found in several:
-        for name in names:
-            value, right = getattr(found, what)[name], expected[name]
-            if value.shape != right.shape:
-                return math.inf
+        for name, right in one.parameters.items():
+            value = found.parameters[name]
             off = float((value.double() - right.double()).norm())
             if not off <= 1e-7 * size:  # nor NaN
                 worst = max(worst, gap(value, right))
     return worst
+
+
+def state_gap(several: list[Found], one: Found) -> float:
+    """The worst of what calls change or fill, on any process, as a share of its change."""
+    names = {name for found in (*several, one) for name in changed(found)}
+    return max((_moved_gap(f, one, name) for f in several for name in names), default=0.0)
+
+
+def _moved_gap(found: Found, one: Found, name: str) -> float:
+    if name not in found.state or name not in one.state:
+        return math.inf
+    value, right = found.state[name], one.state[name]
+    if value.shape != right.shape or value.dtype != right.dtype:
+        return math.inf
+    exact = not (right.is_floating_point() or right.is_complex())
+    before = one.kept.get(name)
+    value, right = _numbers(value), _numbers(right)
+    off = float((value - right).norm())
+    if off <= (0 if exact else 5e-7 * float(right.norm())):  # rounding
+        return 0.0
+    if before is None or before.shape != one.state[name].shape or not before.isfinite().all():
+        return gap(value, right)
+    return gap(value - _numbers(before), right - _numbers(before))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from solo.config.resolve import unknown_name
 from solo.data import Batch, Normalize
 from solo.data.datasets import normalisation
 from solo.methods import METHODS, resolve_config
@@ -73,11 +75,14 @@ class MethodLoss(nn.Module):
         _without_batchnorm(self.method)
         self.method.network_precision = contextlib.nullcontext  # type: ignore[assignment]
 
-    def forward(self, z: Tensor, rows: Tensor, step: int, flip: bool = False) -> Tensor:
-        """The loss of z [V, n, D] of images of these numbers, views reversed or not."""
+    def forward(
+        self, z: Tensor, rows: Tensor, step: int, order: Sequence[int] | None = None
+    ) -> Tensor:
+        """The loss of z [V, n, D] of images of these numbers; ``order``: of the views."""
         noise = [_image(int(row), len(z)) for row in rows]
         views = torch.stack(noise, dim=1) if noise else torch.empty(len(z), 0, 3, 8, 8)
-        batch = Batch([views.flip(0) if flip else views], rows % self.classes, rows)
+        views = views if order is None else views[list(order)]
+        batch = Batch([views], rows % self.classes, rows)
         encoded = Encoded(z, z, z).for_losses()
         total: Tensor = self.method.compute_loss(encoded, batch, Step(0, step)).total
         return total
@@ -91,7 +96,7 @@ class MethodLoss(nn.Module):
         """
         if name not in METHODS:
             raise ValueError(
-                f"{name} is none of the methods ({', '.join(METHODS)}); write another loss as "
+                f"{unknown_name('method', name, METHODS)}. Another loss is written "
                 "module:callable or path/to/file.py:callable"
             )
 
@@ -112,9 +117,9 @@ class MethodLoss(nn.Module):
 
 
 def _image(number: int, views: int) -> Tensor:
-    """Noise [V, 3, 8, 8], uint8: an image's own."""
-    generator = torch.Generator().manual_seed(number)
-    return torch.randint(0, 256, (views, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    """Noise [V, 3, 8, 8], uint8: an image's own; not torch's, which would be a draw of the loss."""
+    noise = np.random.default_rng(number).integers(0, 256, (views, 3, 8, 8), dtype=np.uint8)
+    return torch.from_numpy(noise)
 
 
 def _without_batchnorm(network: nn.Module) -> None:

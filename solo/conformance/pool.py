@@ -1,22 +1,26 @@
-"""Processes that stay: each waits for work, does it and answers."""
+"""Processes that stay, a set for each number of them: they wait for work, do it and answer."""
 
 from __future__ import annotations
 
+import dis
 import multiprocessing
 import os
 import pickle
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from solo.conformance import work
-from solo.conformance.subject import Loss, Subject
+from solo.conformance.subject import Loss, Subject, undisturbed
+
+START = 180.0
+"""Seconds that a process may take to start and to import the loss."""
 
 
 class FailedError(Exception):
@@ -24,16 +28,31 @@ class FailedError(Exception):
 
     Args:
         message: the error's, with its type.
-        refused: whether every process that was waited for raised by itself: nothing hung or died.
+        ended: whether every process ended by an error of its own: nothing hung or died.
+        refused: whether those were raised on purpose, by a ``raise`` or an ``assert`` in Python.
     """
 
-    def __init__(self, message: str, refused: bool = True) -> None:
+    def __init__(self, message: str, ended: bool = False, refused: bool = False) -> None:
         super().__init__(message)
-        self.refused = refused
+        self.ended, self.refused = ended, ended and refused
+
+
+class _Fault(NamedTuple):
+    message: str
+    on_purpose: bool = False
+    died: bool = False
+
+
+class _Member(NamedTuple):
+    process: BaseProcess
+    connection: Connection
 
 
 class Pool:
-    """Up to four processes, started when they are needed, killed when one of them fails.
+    """Up to 11 processes: one without a group, and 1, 2, 3 and 4 that meet in one.
+
+    They start when they are needed, with the environment that a launcher gives (RANK, WORLD_SIZE
+    and the like), and are killed when one of their set fails.
 
     Args:
         timeout: seconds that a piece of work may take.
@@ -41,47 +60,72 @@ class Pool:
 
     def __init__(self, timeout: float = 60) -> None:
         self.timeout = timeout
-        self.members: list[tuple[BaseProcess, Connection]] = []
+        self._sets: dict[int, list[_Member]] = {}
+        self._loaded: dict[int, set[Subject]] = {}
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        for world in list(self._sets):
+            self._close(world)
 
-    def close(self) -> None:
-        """End all processes."""
-        for process, connection in self.members:
+    def _close(self, world: int) -> None:
+        for process, connection in self._sets.pop(world, []):
             connection.close()
             process.kill()
             process.join()
-        self.members = []
+        self._loaded.pop(world, None)
 
-    def _start(self, count: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        while len(self.members) < count:
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there,), daemon=True)
-            process.start()
-            there.close()
-            self.members.append((process, here))
+    def _ready(self, world: int, subject: Subject) -> list[_Member]:
+        """The set of that many processes, with the loss imported."""
+        if not all(process.is_alive() for process, _ in self._sets.get(world, [])):
+            self._close(world)
+        if world not in self._sets:
+            context = _context(subject)
+            self._sets[world], self._loaded[world] = [], set()
+            for rank in range(max(1, world)):
+                here, there = context.Pipe()
+                process = context.Process(target=_serve, args=(there, rank, world), daemon=True)
+                process.start()
+                there.close()
+                self._sets[world].append(_Member(process, here))
+        if subject not in self._loaded[world]:
+            nothing: list[tuple[Any, ...]] = [()] * max(1, world)
+            self._asked(world, (subject, None), nothing, max(START, self.timeout))
+            self._loaded[world].add(subject)
+        return self._sets[world]
 
-    def run(self, subject: Subject, function: str, *arguments: tuple[Any, ...]) -> list[Any]:
-        """Call a function of ``work`` on a process for each of the arguments; their answers.
+    def run(
+        self, subject: Subject, function: str, each: Sequence[tuple[Any, ...]], world: int = 0
+    ) -> list[Any]:
+        """Call a function of ``work`` with the arguments of each process; their answers.
+
+        Args:
+            subject: the loss.
+            function: its name.
+            each: arguments, a tuple for each process.
+            world: how many meet in a group; 0: one process without a group.
 
         Raises:
             FailedError: where one of them raises, dies or takes too long.
         """
-        world = len(arguments)
-        self._start(world)
-        members = self.members[:world]
-        for (_, connection), own in zip(members, arguments):
-            connection.send_bytes(pickle.dumps((subject, function, own)))
-        waiting = {connection: rank for rank, (_, connection) in enumerate(members)}
+        self._ready(world, subject)
+        return self._asked(world, (subject, function), each, self.timeout)
+
+    def _asked(
+        self, world: int, what: tuple[Any, ...], each: Sequence[tuple[Any, ...]], seconds: float
+    ) -> list[Any]:
         answers: dict[int, Any] = {}
-        faults: dict[int, str] = {}
-        limit = time.monotonic() + self.timeout
-        died = False
+        faults: dict[int, _Fault] = {}
+        waiting: dict[Connection, int] = {}
+        for rank, ((_, connection), own) in enumerate(zip(self._sets[world], each)):
+            try:
+                connection.send_bytes(pickle.dumps((*what, own)))
+                waiting[connection] = rank
+            except OSError:
+                faults[rank] = _Fault("the process died", died=True)
+        limit = time.monotonic() + seconds
         while waiting and time.monotonic() < limit:
             for ready in wait(list(waiting), timeout=0.5):
                 connection = cast(Connection, ready)
@@ -89,22 +133,45 @@ class Pool:
                 try:
                     good, answer = pickle.loads(connection.recv_bytes())
                 except (EOFError, OSError):
-                    good, answer, died = False, "the process died", True
+                    good, answer = False, _Fault("the process died", died=True)
                 (answers if good else faults)[rank] = answer
             if faults:  # the others may wait for it for ever
                 limit = min(limit, time.monotonic() + 1)
         if not faults and not waiting:
-            return [answers[rank] for rank in range(world)]
-        self.close()
-        if faults:
-            raise FailedError(
-                "a process died" if died else faults[min(faults)], not died and not waiting
-            )
-        raise FailedError(f"did not end within {self.timeout:g} s", refused=False)
+            return [answers[rank] for rank in range(len(each))]
+        died = any(fault.died for fault in faults.values())
+        if waiting or died:
+            self._close(world)
+        if not faults:
+            raise FailedError(f"did not end within {seconds:g} s")
+        first = next((fault for fault in faults.values() if fault.died), faults[min(faults)])
+        on_purpose = all(fault.on_purpose for fault in faults.values())
+        raise FailedError(first.message, not died and not waiting, on_purpose)
 
 
-def _serve(connection: Connection) -> None:
+def _context(subject: Subject) -> Any:
+    """How processes start: as forks of a server that has imported torch, where there are such."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    more = ["solo.conformance.method"] if subject.is_method else []
+    context.set_forkserver_preload(["solo.conformance.work", *more])
+    return context
+
+
+def _launched(rank: int, world: int) -> dict[str, str]:
+    """What torchrun tells a process about its group."""
+    if not world:
+        return {}
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    return dict(zip(names, map(str, (rank, rank, world, world))))
+
+
+def _serve(connection: Connection, rank: int, world: int) -> None:
     """A member's life."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
+    os.environ.update(_launched(rank, world))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - a loss's own words are not the report's
@@ -117,8 +184,24 @@ def _serve(connection: Connection) -> None:
         try:
             if subject not in losses:
                 losses[subject] = Loss(subject)
-            function: Callable[..., Any] = getattr(work, name)
-            answer = (True, function(losses[subject], *arguments))
+            with undisturbed():
+                function: Callable[..., Any] = getattr(work, name) if name else _nothing
+                answer = (True, function(losses[subject], *arguments))
         except Exception as error:
-            answer = (False, f"{type(error).__name__}: {str(error).strip()}")
+            message = f"{type(error).__name__}: {str(error).strip()}"
+            answer = (False, _Fault(message, _on_purpose(error)))
         connection.send_bytes(pickle.dumps(answer))
+
+
+def _nothing(loss: Loss) -> None:
+    """The loss is imported, no more."""
+
+
+def _on_purpose(error: BaseException) -> bool:
+    """Whether the innermost frame stands at a ``raise`` or ``assert``, not at a call that broke."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]

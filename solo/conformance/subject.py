@@ -7,7 +7,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Container, Mapping
+import zlib
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,8 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from solo.config.resolve import unknown_name
+
 CLASSES = 4
 """Of the labels that samples have."""
+KNOWN = ("step", "labels")
+"""What ``call`` may take beside the loss and z."""
 SLICES = ("num_slices", "num_projections", "num_proj", "n_slices", "n_projections")
 """Names under which losses take the number of random directions."""
 
@@ -83,42 +90,55 @@ class Loss:
             MethodLoss.check(subject.name)
             if subject.make or subject.call:
                 raise UnfitError(
-                    f"{subject.name} is a method; make and call are for module:callable"
+                    f"{subject.name} is a method; --make and --call are for module:callable"
                 )
             self.views = subject.views or 2
             self.even = True  # the sampler's batches are
             self.cut |= MethodLoss.cut(subject.name)
             self.ordered |= MethodLoss.ordered(subject.name)
-            self.slices = subject.slices or _slices(MethodLoss.options(subject.name))
+            options = MethodLoss.options(subject.name)
+            self.slices = subject.slices or _slices(options)
+            self._check_slices(options)
             return
         if subject.overrides:
             raise UnfitError(
                 f"{subject.overrides[0]} is an override of a method's config, but {subject.name} "
-                "is none; give arguments by make"
+                "is none; give arguments by --make"
             )
         self.target: Any = self._found(subject.name)
-        self._make, self._call = self._python(subject.make), self._python(subject.call)
+        self._make = self._python("--make", subject.make, "lambda f, features: f(features)", 1)
+        self._call = self._python("--call", subject.call, "lambda f, z: f(z[0], z[1])", 2)
+        self._named = [] if self._call is None else _arguments(self._call)[2:]
+        if unknown := [name for name in self._named if name not in KNOWN]:
+            raise UnfitError(f"--call asks for {unknown[0]}; there are {', '.join(KNOWN)}")
+        self.slices = subject.slices
+        if inspect.isclass(self.target):
+            options = inspect.signature(self.target).parameters
+            if self.slices is None and subject.make is None:
+                self.slices = _slices(options)
+            self._check_slices(options)
         try:
             built = self.build(subject.features, {})
         except UnfitError:
             raise
         except Exception as error:
             raise UnfitError(
-                f"{subject.name} cannot be made: {type(error).__name__}: {error}; say how by make"
+                f"{subject.name} cannot be made: {type(error).__name__}: {error}; say how by --make"
             ) from error
         if not callable(built):
-            raise UnfitError(f"{subject.name} made {built!r}, which cannot be called; give make")
-        self.takes_step, asked = _asks(built)
+            raise UnfitError(f"{subject.name} made {built!r}, which cannot be called; give --make")
+        self._step, asked = _asks(built)
         self.views = subject.views or (2 if subject.call else asked)
         if not subject.call and asked not in (1, self.views):
             raise UnfitError(
                 f"{subject.name} takes {asked} arguments, but there are {self.views} views; say by "
-                "call how it is called"
+                "--call how it is called"
             )
         self.stacked = bool(subject.call) or (asked == 1 and (subject.views or 1) > 1)
-        self.slices = subject.slices
-        if self.slices is None and subject.make is None and inspect.isclass(self.target):
-            self.slices = _slices(inspect.signature(self.target).parameters)
+
+    def _check_slices(self, options: Container[str]) -> None:
+        if self.slices is not None and self.slices not in options:
+            raise UnfitError(f"{self.subject.name} has no parameter {self.slices}; see --slices")
 
     def _found(self, name: str) -> Callable[..., Any]:
         where, _, what = name.rpartition(":")
@@ -132,22 +152,26 @@ class Loss:
         found: Any = self.module
         for part in what.split("."):
             if not hasattr(found, part):
-                near = [key for key in vars(found) if not key.startswith("_")]
-                raise UnfitError(f"{where} has no {what}, but {', '.join(near[:20])}")
+                there = [key for key in vars(found) if not key.startswith("_")]
+                raise UnfitError(f"{where}: {unknown_name('callable', part, there)}")
             found = getattr(found, part)
         if not callable(found):
             raise UnfitError(f"{name} is a {type(found).__name__}, which cannot be called")
         return found  # type: ignore[no-any-return]
 
-    def _python(self, text: str | None) -> Callable[..., Any] | None:
+    def _python(
+        self, option: str, text: str | None, example: str, takes: int
+    ) -> Callable[..., Any] | None:
         if text is None:
             return None
         try:  # what the user types runs in the user's own process
             made = eval(text, {**vars(self.module), "torch": torch})
         except Exception as error:
-            raise UnfitError(f"{text!r} is no Python that can be run: {error}") from error
-        if not callable(made):
-            raise UnfitError(f"{text!r} is no function; write lambda f, z: …")
+            raise UnfitError(
+                f"{option} {text!r} is no Python that can be run: {error}; such as {example!r}"
+            ) from error
+        if not callable(made) or len(_arguments(made)) < takes:
+            raise UnfitError(f"{option} {text!r} is no function like {example!r}")
         return made  # type: ignore[no-any-return]
 
     def build(self, features: int, more: Mapping[str, Any]) -> Callable[..., Any]:
@@ -157,8 +181,9 @@ class Loss:
                 self.subject.name, self.subject.overrides, self.views, features, more, CLASSES
             )
         if self._make is not None:
-            takes = len(inspect.signature(self._make).parameters)
-            return self._make(self.target, *[features][: takes - 1])  # type: ignore[no-any-return]
+            takes = len(_arguments(self._make))
+            target = partial(self.target, **more) if more else self.target
+            return self._make(target, *[features][: takes - 1])  # type: ignore[no-any-return]
         if not inspect.isclass(self.target):
             return copy.deepcopy(self.target)  # type: ignore[no-any-return]  # an instance may change
         made: Any = self.target
@@ -166,7 +191,7 @@ class Loss:
             return made(**more)  # type: ignore[no-any-return]
         except TypeError as error:
             raise UnfitError(
-                f"{self.subject.name} cannot be made without arguments ({error}); say how by make"
+                f"{self.subject.name} cannot be made without arguments ({error}); say how by --make"
             ) from error
 
     def check(self) -> None:
@@ -178,7 +203,8 @@ class Loss:
         subject = self.subject
         z = torch.randn(self.views, subject.samples, subject.features)
         try:
-            self(self.build(subject.features, {}), z, torch.arange(subject.samples), 1)
+            with undisturbed():
+                self(self.build(subject.features, {}), z, torch.arange(subject.samples), 1)
         except Exception as error:
             if isinstance(error, UnfitError) or (
                 self.subject.is_method and isinstance(error, ValueError)
@@ -187,8 +213,13 @@ class Loss:
             shape = z.shape if self.is_stacked else z.shape[1:]
             raise UnfitError(
                 f"{subject.name} cannot be called with z {list(shape)}: {type(error).__name__}: "
-                f'{error}; say how by call, such as "lambda f, z, labels: f(z[0], labels)"'
+                f'{error}; say how by --call, such as "lambda f, z, labels: f(z[0], labels)"'
             ) from error
+
+    @property
+    def takes_step(self) -> bool:
+        """Whether it is told the number of the step."""
+        return self.subject.is_method or "step" in self._named or self._step is not None
 
     @property
     def is_stacked(self) -> bool:
@@ -196,35 +227,53 @@ class Loss:
         return self.subject.is_method or self.stacked
 
     def __call__(
-        self, built: Callable[..., Any], z: Tensor, rows: Tensor, step: int, flip: bool = False
+        self,
+        built: Callable[..., Any],
+        z: Tensor,
+        rows: Tensor,
+        step: int,
+        views: Sequence[int] | None = None,
     ) -> Tensor:
-        """The loss of z [V, n, D], samples of these numbers, at a step; ``flip``: of z reversed."""
+        """The loss of z [V, n, D], samples of these numbers, at a step; ``views``: their order."""
         if self.subject.is_method:
-            value: Tensor = built(z, rows, step, flip)
+            value: Tensor = built(z, rows, step, views)
             return value
         if self._call is not None:
             known = {"step": step, "labels": rows % CLASSES}
-            named = list(inspect.signature(self._call).parameters)[2:]
-            if unknown := [name for name in named if name not in known]:
-                raise UnfitError(f"call asks for {unknown[0]}; there are {', '.join(known)}")
-            value = self._call(built, z, *(known[name] for name in named))
+            value = self._call(built, z, *(known[name] for name in self._named))
         else:
             more = {}
-            if self.takes_step is not None:
-                more["step"] = (step,) if "tuple" in self.takes_step else step
+            if self._step is not None:
+                more["step"] = (step,) if "tuple" in self._step else step
             value = built(z, **more) if self.stacked else built(*z.unbind(0), **more)
         if not isinstance(value, Tensor) or value.numel() != 1:
             what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UnfitError(
-                f"{self.subject.name} returned {what}, not a scalar; say by call which part of it "
-                'is the loss, such as "lambda f, z: f(z).mean()"'
+                f"{self.subject.name} returned {what}, not a scalar; say by --call which part "
+                'of it is the loss, such as "lambda f, z: f(z).mean()"'
             )
         return value.reshape(())
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What a call sets of torch is not left for the next; what an import sets is."""
+    dtype = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(True)
 
 
 def _slices(names: Container[str]) -> str | None:
     """Which of the names says how many directions there are."""
     return next((name for name in SLICES if name in names), None)
+
+
+def _arguments(made: Callable[..., Any]) -> list[str]:
+    """Names of a lambda's arguments."""
+    return list(inspect.signature(made).parameters)
 
 
 def _asks(built: Callable[..., Any]) -> tuple[str | None, int]:
@@ -246,7 +295,8 @@ def _asks(built: Callable[..., Any]) -> tuple[str | None, int]:
 
 def _of_file(path: Path) -> ModuleType:
     """A file as a module, once."""
-    name = f"_examined_{path.stem}"
+    path = path.resolve()
+    name = f"_examined_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

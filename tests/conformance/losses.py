@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import torch
@@ -254,8 +256,6 @@ def waits_for_ever(z: Tensor) -> Tensor:
 
 def dies(z: Tensor) -> Tensor:
     """Takes its process with it."""
-    import os
-
     if distributed.rank() == 1:
         os._exit(3)
     return z.square().mean()
@@ -317,6 +317,164 @@ class OneHasMore(nn.Module):
         else:
             self.register_buffer("alone", torch.ones(()))
         return mean_of_means(z)
+
+
+class Later(nn.Module):
+    """Right at the first call; a process's own mean at the next."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        centred = z - self.mean
+        self.mean.copy_(z.detach().mean() + 1)
+        return distributed.gather(centred).square().mean()
+
+
+class Teacher(nn.Module):
+    """A frozen copy that follows slowly, by a process's own samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centre = nn.Parameter(torch.ones(32), requires_grad=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.centre.lerp_(z.mean(0).to(self.centre), 1e-4)
+        return distributed.gather(z).square().mean()
+
+
+class Filled(nn.Module):
+    """A buffer that is first made by a call, of a process's own samples, and complex."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        if not hasattr(self, "seen"):
+            mean = z.detach().mean()
+            self.register_buffer("seen", torch.complex(torch.ones(()).to(mean), mean))
+        return distributed.gather(z).square().mean()
+
+
+def broadcast_directions(z: Tensor) -> Tensor:
+    """Slices from the last process's generator: right."""
+    directions = torch.randn(z.shape[1], 8, dtype=z.dtype)
+    if distributed.is_distributed():
+        dist.broadcast(directions, dist.get_world_size() - 1)
+    return distributed.gather(z @ directions).square().mean(0).var()
+
+
+class OwnAttribute(nn.Module):
+    """Slices drawn by the constructor, kept where DDP does not see them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directions = torch.randn(32, 8)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return distributed.gather(z @ self.directions.to(z.dtype)).square().mean(0).var()
+
+
+class FixedOnSchedule(Fixed):
+    """Slices drawn once, and a weight that grows with the step."""
+
+    def forward(self, z: Tensor, step: int) -> Tensor:
+        return step * super().forward(z)
+
+
+def weighed_by_step(z: Tensor, step: int) -> Tensor:
+    """Draws nothing."""
+    return distributed.gather(z).square().mean() / step
+
+
+def under_autocast(z: Tensor) -> Tensor:
+    """Right but under autocast, where a product of matrices is rounded."""
+    small = torch.eye(z.shape[1], dtype=torch.float32) * 1.003
+    return (z.float() @ small - z.float()).square().mean()
+
+
+def half_across(z: Tensor) -> Tensor:
+    """What processes exchange is in half precision, above its range; one exchanges nothing."""
+    total = z.float().square().sum() * 40
+    if distributed.is_distributed():
+        total = distributed.all_sum(total.to(z.dtype)).float()
+    return total / distributed.all_sum(z.new_ones((), dtype=torch.float32) * len(z))
+
+
+def gradient_of_middle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Reversing the views changes nothing, moving them on does."""
+    return (a.float() - b.float()).square().mean() + (b.float() - c.float()).square().mean()
+
+
+def drawn_by_view(a: Tensor, b: Tensor) -> Tensor:
+    """Other slices for each view: their order is chance."""
+    return sum(own_directions(x) for x in (a, b))  # type: ignore[return-value]
+
+
+def drawn_anchored(a: Tensor, b: Tensor) -> Tensor:
+    """The value does not tell which view is the target; the gradient does."""
+    return own_directions(a) + own_directions(b.detach())
+
+
+def needs_two(z: Tensor) -> Tensor:
+    """Breaks on one sample, says nothing."""
+    first, second = list(z)[:2]
+    return distributed.gather(z).square().mean() + (first - second).square().mean() * 0
+
+
+def says_it_needs_two(z: Tensor) -> Tensor:
+    """Breaks too, on purpose."""
+    if len(z) < 2:
+        raise ValueError(f"{len(z)} samples; give 2 or more")
+    return needs_two(z)
+
+
+def slow_when_large(z: Tensor) -> Tensor:
+    """Does not end for many samples."""
+    if len(z) > 256:
+        time.sleep(60)
+    return z.square().mean()
+
+
+def half_inside(z: Tensor) -> Tensor:
+    """Returns what it takes; computes in float32."""
+    return z.float().exp().mean().to(z.dtype)
+
+
+def penalty(z: Tensor) -> Tensor:
+    """Takes a gradient of its own."""
+    z = z if z.requires_grad else z.requires_grad_()
+    (grad,) = torch.autograd.grad(z.pow(3).sum(), z, create_graph=True)
+    return grad.square().mean()
+
+
+def other_collectives(z: Tensor) -> Tensor:
+    """As many calls, in another order."""
+    sizes = [z.new_zeros(2), z.new_zeros(3)]
+    if distributed.is_distributed():
+        group = [dist.new_group([0]), dist.new_group([1])][distributed.rank()]
+        for x in sizes if distributed.rank() else reversed(sizes):
+            dist.all_reduce(x, group=group)
+    return z.square().mean()
+
+
+def by_environment(z: Tensor) -> Tensor:
+    """The number of processes is what a launcher says."""
+    return distributed.all_sum(z.square().mean()) / int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def changes_defaults(z: Tensor) -> Tensor:
+    """Leaves torch otherwise than it was."""
+    torch.set_default_dtype(torch.float64)
+    return z.square().mean() * torch.ones(()).to(z)
+
+
+def of_defaults(z: Tensor) -> Tensor:
+    """Raises where another left torch otherwise than it was."""
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError(f"the default is {torch.get_default_dtype()}")
+    return z.square().mean()
 
 
 scale = Scale()

@@ -41,25 +41,36 @@ WRONG = [
     ("parameters", "Scale", ("gradient", "derivative")),
     ("buffers", "Running", ("value", "gradient")),
     ("buffers", "MaskedRunning", ("value", "gradient")),
+    ("buffers", "Teacher", ("value", "gradient")),
+    ("buffers", "Filled", ("value", "gradient")),
+    ("value", "Later", ("built first",)),
     ("built first", "Unseen", ("value", "gradient")),
     ("uneven shares", "mean_of_means", ("value", "gradient")),
     ("accumulation", "Keeps", ("derivative",)),
     ("bfloat16", "in_its_input", ("derivative", "value")),
+    ("bfloat16", "under_autocast", ("derivative", "value")),
     ("float16", "overflows", ("bfloat16",)),
+    ("float16", "half_across", ("bfloat16", "value")),
     ("same draws", "own_directions", ("value", "gradient", "fresh draws")),
     ("same draws", "DrawsAndKeeps", ("buffers",)),
+    ("same draws", "OwnAttribute", ("value", "gradient")),
     ("fresh draws", "Fixed", ("repeated step",)),
+    ("fresh draws", "FixedOnSchedule", ("same draws",)),
     ("repeated step", "Counted", ("same draws", "fresh draws")),
     ("order of samples", "in_order", ("derivative",)),
     ("order of views", "anchored", ("value", "gradient", "order of samples")),
+    ("order of views", "gradient_of_middle", ("value", "gradient")),
+    ("order of views", "drawn_anchored", ("order of samples",)),
     ("derivative", "wrong_backward", ("value", "gradient")),
     ("zero rows", "by_norm", ("equal rows",)),
     ("equal rows", "by_deviation", ("derivative",)),
     ("one sample", "unbiased", ("equal rows",)),
+    ("one sample", "needs_two", ("equal rows",)),
     ("large values", "exponential", ("derivative",)),
     ("time", "slow", ("memory",)),
     ("memory", "cubic", ("large values",)),
     ("collectives", "uneven_calls", ("value",)),
+    ("collectives", "other_collectives", ("derivative",)),
 ]
 
 
@@ -73,6 +84,7 @@ def test_a_line_fails_for_its_fault(
 ) -> None:
     lines = examined(pool, loss, line, *right, features=64 if line == "time" else 32)
     assert lines[line].verdict == "FAIL", lines
+    assert (lines[line].figure == "raised") == (loss in ("Keeps", "needs_two")), lines
     assert all(lines[name].verdict == "ok" for name in right), lines
 
 
@@ -95,6 +107,49 @@ def test_what_does_not_apply_is_not_judged(pool: Pool) -> None:
     assert cut["derivative"].verdict == "n/a"
     ordered = examined(pool, "in_order", "order of samples", ordered=("samples",))
     assert ordered["order of samples"].verdict == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("line", "loss"),
+    [
+        ("same draws", "broadcast_directions"),
+        ("order of views", "drawn_by_view"),
+        ("one sample", "says_it_needs_two"),
+        ("derivative", "half_inside"),
+        ("derivative", "penalty"),
+        ("value", "by_environment"),
+    ],
+)
+def test_what_only_looks_like_a_fault_is_none(pool: Pool, line: str, loss: str) -> None:
+    assert examined(pool, loss, line)[line].verdict == "ok"
+
+
+def test_a_schedule_is_no_draw(pool: Pool) -> None:
+    lines = examined(pool, "weighed_by_step", "same draws", "fresh draws")
+    assert {line.verdict for line in lines.values()} == {"n/a"}
+
+
+def test_a_call_leaves_nothing_for_the_next_loss(pool: Pool) -> None:
+    examined(pool, "changes_defaults", "derivative")
+    assert examined(pool, "of_defaults", "derivative")["derivative"].verdict == "ok"
+
+
+def test_what_does_not_end_is_not_passed_over() -> None:
+    with Pool(timeout=4) as short:
+        line = examined(short, "slow_when_large", "memory")["memory"]
+        assert line.verdict == "FAIL" and "did not end within 4 s" in line.detail
+        assert examined(short, "slow_when_large", "zero rows")["zero rows"].verdict == "ok"
+
+
+def test_files_of_one_name_are_two(tmp_path: Path, pool: Pool) -> None:
+    for folder, text in (("a", "z.square().mean()"), ("b", "z.var(0).mean()")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "loss.py").write_text(f"def f(z): return {text}")
+    found = [
+        next(measured(Examination(Subject(f"{tmp_path}/{folder}/loss.py:f"), pool), ["one sample"]))
+        for folder in "ab"
+    ]
+    assert [line.verdict for line in found] == ["ok", "FAIL"]
 
 
 @pytest.mark.slow
@@ -160,6 +215,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     good = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, check=True)
     content = json.loads(good.stdout)
     assert [line["name"] for line in content["lines"]] == ["value"] and not content["failed"]
+    assert 0 <= content["lines"][0]["size"] < 1e-5
     assert main([f"{LOSSES}:unbiased", "--lines", "one sample", "--explain"]) == 1
     said = capsys.readouterr().out
     assert "failed: one sample" in said and LINES["one sample"].cause in said
@@ -174,8 +230,8 @@ def test_lines_are_explained_without_a_loss(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["lejepas"], "lejepas is none of the methods"),
-        (["torch.nn.functional:no_such_loss"], "has no no_such_loss"),
+        (["lejepas"], "did you mean lejepa"),
+        (["torch.nn.functional:mse_los"], "did you mean mse_loss"),
         (["no_such_module:loss"], "no_such_module cannot be imported"),
         ([f"{LOSSES}:stacked"], "returned dict, not a scalar"),
         ([f"{LOSSES}:complains"], "cannot be called with z [64, 32]: ValueError: no such thing"),
@@ -184,7 +240,10 @@ def test_lines_are_explained_without_a_loss(capsys: pytest.CaptureFixture[str]) 
         ([f"{LOSSES}:pair", "method_kwargs.lamb=1"], "is an override of a method's config"),
         ([f"{LOSSES}:pair", "--call", "lambda f, z, y: f(z, y)"], "asks for y"),
         (["lejepa", "method_kwargs.lamp=1"], "lamb"),
-        (["lejepa", "--lines", "values"], "there is no line values"),
+        (["lejepa", "--lines", "value, gradients"], "'gradients'; did you mean gradient"),
+        (["lejepa", "--ordered", "view"], "did you mean views"),
+        ([f"{LOSSES}:pair", "--call", "lambda z: z"], "is no function like 'lambda f, z"),
+        ([f"{LOSSES}:Counted", "--slices", "slices"], "has no parameter slices"),
     ],
 )
 def test_bad_arguments_are_told_before_any_work(

@@ -1,0 +1,336 @@
+"""How each line of the report is measured, and when it fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from solo.conformance import work
+from solo.conformance.examination import (
+    EXACT,
+    OTHER_SEED,
+    Examination,
+    Gap,
+    Line,
+    NotApplicableError,
+    Verdict,
+    changed,
+    gap,
+    grad_gap,
+    largest,
+    parameter_gap,
+    state_gap,
+    value_gap,
+)
+from solo.conformance.pool import FailedError
+from solo.conformance.work import Found
+
+WORLDS = (1, 2, 3, 4)
+CALLS = 3
+"""In a row, where state and draws go from one to the next."""
+WORDS = {
+    "normal": "normal numbers",
+    "zero": "all rows zero",
+    "half": "every other row zero",
+    "equal": "all rows equal",
+    "large": "rows of size 10,000",
+}
+
+
+def _worst(ex: Examination, of: Callable[[list[Found], Found], float]) -> Gap:
+    """The largest gap of 1 to 4 processes against one, over several calls."""
+    return largest({f"{w} processes": of(*ex.shared(w, calls=CALLS)) for w in WORLDS})
+
+
+def _apart(found: Found, other: Found) -> float:
+    return max(map(gap, found.values, other.values))
+
+
+def value(ex: Examination) -> Line:
+    """Of a shared batch."""
+    apart = _worst(ex, lambda several, one: max(_apart(found, several[0]) for found in several))
+    detail = "" if apart.size <= EXACT else "each process reports its own; their mean is compared"
+    return _worst(ex, value_gap).judged("value", detail=detail)
+
+
+def gradient(ex: Examination) -> Line:
+    """At every sample of a shared batch."""
+    one = ex.alone()
+    if not one.grad.any():
+        if not any(grad.any() for grad in one.parameters.values()):
+            return Line("gradient", "0", "FAIL", "neither z nor any parameter gets a gradient")
+        raise NotApplicableError("z gets no gradient, parameters do")
+    return _worst(ex, grad_gap).judged("gradient")
+
+
+def parameters(ex: Examination) -> Line:
+    """The gradients of the loss's own."""
+    if not any(grad.any() for grad in ex.alone().parameters.values()):
+        raise NotApplicableError("none gets a gradient")
+    return _worst(ex, parameter_gap).judged("parameters")
+
+
+def buffers(ex: Examination) -> Line:
+    """Whatever state calls change."""
+    if not changed(ex.alone(calls=CALLS)):
+        raise NotApplicableError("calls change none")
+    detail = f"as a share of what {CALLS} calls change"
+    return _worst(ex, state_gap).judged("buffers", detail=detail)
+
+
+def built_first(ex: Examination) -> Line:
+    """Before there is a process group."""
+    (several, _), (plain, _) = ex.shared(2, built_first=True), ex.shared(2)
+    return largest(_between(several, plain)).judged(
+        "built first", detail="against built afterwards"
+    )
+
+
+def _between(several: list[Found], plain: list[Found]) -> dict[str, float]:
+    """Gaps of two processes to two others: faults that both have are other lines'."""
+    gaps = {
+        "value": max(map(_apart, several, plain)),
+        "gradient": max(gap(a.grad, b.grad) for a, b in zip(several, plain)),
+    }
+    if plain[0].parameters:
+        gaps["parameters"] = parameter_gap(several, plain[0])
+    return gaps
+
+
+def uneven(ex: Examination) -> Line:
+    """Of the samples."""
+    if ex.loss.even:
+        raise NotApplicableError("processes bring equal shares")
+    count = ex.subject.samples // 2 * 2
+    few = max(1, count // 3)
+    try:
+        several, one = ex.shared(2, shares=(few, count - few))
+    except FailedError as error:
+        if not error.refused:
+            raise
+        return Line("uneven shares", "refused", "note", str(error))
+    gaps = {"value": value_gap(several, one), "gradient": grad_gap(several, one)}
+    return largest(gaps).judged(
+        "uneven shares", detail=f"{few} and {count - few} samples; --even: they never differ"
+    )
+
+
+def accumulation(ex: Examination) -> Line:
+    """Four parts of a batch, backward passes last."""
+    count = ex.subject.samples // 4 * 4
+    parts = ex.alone(order=range(count), parts=count // 4, backwards_last=True)
+    one = ex.alone(order=range(count))
+    off = max(grad_gap([parts], one), gap(sum(parts.values) / len(parts.values), one.values[0]))
+    if not math.isfinite(off):
+        return Line("accumulation", "not finite", "FAIL", "four parts of the batch")
+    same = off <= EXACT
+    said = "the batch's loss" if same else "another loss than the whole batch's"
+    return Line("accumulation", f"{off:.1e}", "note", f"four parts: {said}", off)
+
+
+def half(name: str, dtype: str, limit: float) -> Callable[[Examination], Line]:
+    """A line for a type: as it is and under autocast, on one process and on two."""
+
+    def measure(ex: Examination) -> Line:
+        order = range(ex.subject.samples // 2 * 2)
+        exact = ex.alone(order=order, rounded=dtype)  # the same numbers, in float32
+        gaps: dict[str, float] = {}
+        returned, where, raised = "", "", []
+        for autocast in (False, True):
+            trial = ex.trial(order=order, dtype=dtype, autocast=autocast)
+            said = ", autocast" if autocast else ""
+            try:
+                for world in (0, 2):
+                    several = ex.found(trial, world)
+                    place = f"{said}, 2 processes" if world else said
+                    gaps[f"value{place}"] = value_gap(several, exact)
+                    gaps[f"gradient{place}"] = grad_gap(several, exact)
+                if not returned:
+                    returned, where = several[0].dtype, " under autocast" if autocast else ""
+            except FailedError as error:
+                if not error.ended:
+                    raise
+                raised.append(error)
+        if len(raised) == 2:
+            raise raised[0]
+        only = "; otherwise it raises" if raised else ""
+        return largest(gaps).judged(name, limit, f"returns {returned}{where}{only}")
+
+    return measure
+
+
+def same_draws(ex: Examination) -> Line:
+    """Whose generators do not agree."""
+    if not ex.draws:
+        raise NotApplicableError("it draws nothing")
+    detail = "processes' generators are seeded differently"
+    order = range(ex.subject.samples // 2 * 2)
+    own = ex.found(ex.trial(order=order, own_seeds=True, calls=CALLS), 2)
+    alike = []
+    for seed in (work.SEED, work.SEED + 1):  # draws may be those of any process
+        trial = ex.trial(order=order, called_with=seed, built_with=seed, calls=CALLS)
+        alike.append(ex.found(trial, 2))
+    worst = min((largest(_between(own, plain)) for plain in alike), key=lambda each: each.size)
+    return worst.judged("same draws", detail=detail)
+
+
+def fresh_draws(ex: Examination) -> Line:
+    """From one call to the next."""
+    if not ex.draws:
+        raise NotApplicableError("it draws nothing")
+    found = ex.alone(calls=2)
+    if any(found.drawn):
+        first, second = map(set, found.drawn)
+        share = len(second - first) / max(1, len(second))
+        if not second:
+            return Line("fresh draws", "none", "FAIL", "the first call draws, the second does not")
+        figure = f"{len(second - first)} of {len(second)}"
+        detail = "tensors drawn by the second call are others than the first's"
+        return Line("fresh draws", figure, "ok" if share else "FAIL", detail, share)
+    if ex.alone(calls=2, called_with=OTHER_SEED).values == found.values:
+        return Line("fresh draws", "none", "FAIL", "it draws when it is built, and never again")
+    off = gap(found.values[1], found.values[0])
+    detail = "second call against first"
+    return Line("fresh draws", f"{off:.1e}", "ok" if off else "FAIL", detail, off)
+
+
+def repeated(ex: Examination) -> Line:
+    """By a run that was stopped and goes on."""
+    straight, again = ex.alone(calls=3), ex.alone(calls=3, resumed=True)
+    gaps = {
+        f"call {n}": gap(b, a) for n, (a, b) in enumerate(zip(straight.values, again.values), 1)
+    }
+    exact = all(a == b for a, b in zip(straight.values, again.values))
+    line = largest(gaps).judged("repeated step", detail="saved after two calls, built again")
+    return line._replace(verdict="ok" if exact else "FAIL")
+
+
+def order_of_samples(ex: Examination) -> Line:
+    """At random."""
+    if "samples" in ex.loss.ordered:
+        raise NotApplicableError("their order is part of the loss")
+    count = ex.subject.samples
+    mixed = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    moved, one = ex.alone(order=mixed.tolist()), ex.alone()
+    gaps = {"value": gap(moved.values[0], one.values[0])}
+    gaps["gradient"] = gap(moved.grad, one.grad[:, mixed])
+    return largest(gaps).judged("order of samples")
+
+
+def order_of_views(ex: Examination) -> Line:
+    """Reversed, and moved on by one."""
+    count = ex.loss.views
+    if count == 1:
+        raise NotApplicableError("it takes one view")
+    if "views" in ex.loss.ordered:
+        raise NotApplicableError("their order is part of the loss")
+    orders = {tuple(reversed(range(count))), (*range(1, count), 0)}
+    one, gaps = ex.alone(), {}
+    for order in sorted(orders):
+        said = "" if len(orders) == 1 else f" of views {order}"
+        moved = ex.alone(views=order)
+        gaps[f"value{said}"] = gap(moved.values[0], one.values[0])
+        gaps[f"gradient{said}"] = gap(moved.grad, one.grad[list(order)])
+    worst = largest(gaps)
+    if worst.size > EXACT and ex.draws:
+        return _order_beside_draws(ex, sorted(orders))
+    return worst.judged("order of views")
+
+
+def _order_beside_draws(ex: Examination, orders: Sequence[tuple[int, ...]]) -> Line:
+    """Means over many draws: an order may move them as far as other draws do."""
+    many, worst, said = 32, 0.0, ""
+    one = ex.alone(calls=many)
+    for order in orders:
+        moved = ex.alone(calls=many, views=order)
+        pairs = {"value": (one.values, moved.values)}
+        for view, before in enumerate(order):
+            mine, its = ([call[v] for call in f.sizes] for f, v in ((one, before), (moved, view)))
+            pairs[f"size of the gradient of view {before}"] = (mine, its)
+        for what, (some, others) in pairs.items():
+            a, b = (torch.tensor(x, dtype=torch.float64) for x in (some, others))
+            spread = float((a.var() + b.var()) / many) ** 0.5
+            ratio = abs(float(a.mean() - b.mean())) / max(spread, 1e-12)
+            if not ratio <= worst:  # nor NaN
+                worst, said = ratio, what
+    detail = f"{said}: means of {many} calls, by their spread; up to 5 is chance"
+    verdict: Verdict = "ok" if worst <= 5 else "FAIL"
+    return Line("order of views", f"{worst:.1f} spreads", verdict, detail, worst)
+
+
+def derivative(ex: Examination) -> Line:
+    """Against central differences."""
+    if ex.loss.cut:
+        raise NotApplicableError("a part is cut off on purpose")
+    trial = ex.trial(order=range(min(12, ex.subject.samples)), double=True)
+    (found,) = ex.pool.run(ex.subject, "slope", [(trial,)])
+    fine, coarse, wide = found.differences
+    scale = max(map(abs, (*found.gradient, *fine, *coarse, *wide)))
+    noise = 10 * torch.finfo(getattr(torch, found.dtype)).eps * abs(found.value) / work.WIDTHS[-1]
+    if scale <= noise:
+        raise NotApplicableError("z hardly moves it")
+    off = _most_apart(found.gradient, fine) / scale
+    limit, dtype = 1e-4, found.dtype
+    if not off <= limit and (dtype != "float64" or _most_apart(fine, coarse) > limit * scale):
+        # Differences of small steps are its rounding: it computes in float32, or a part of it.
+        off, limit, dtype = _most_apart(found.gradient, wide) / scale, 5e-2, "float32"
+    size = off if math.isfinite(scale) else math.inf
+    return Gap(size, "").judged("derivative", limit, f"differences in {dtype}")
+
+
+def _most_apart(some: Sequence[float], others: Sequence[float]) -> float:
+    return max(abs(a - b) for a, b in zip(some, others))
+
+
+def finite(name: str, fills: Sequence[str], samples: int | None = None) -> Callable[..., Line]:
+    """A line for embeddings of one kind."""
+
+    def measure(ex: Examination) -> Line:
+        order = range(samples or ex.subject.samples)
+        for fill in fills:
+            try:
+                found = ex.alone(order=order, fill=fill)
+            except FailedError as error:
+                if samples is None or not error.refused:
+                    raise
+                return Line(name, "refused", "ok", str(error))
+            values = {"value": torch.tensor(found.values), "gradient": found.grad}
+            values |= found.parameters
+            for what, x in values.items():
+                if not x.isfinite().all():
+                    return Line(name, "not finite", "FAIL", f"{what}, {WORDS[fill]}")
+        size = found.values[0]
+        return Line(name, f"{size:.3g}", "ok", "its value; the gradient is finite", size)
+
+    return measure
+
+
+def growth(name: str, of: int) -> Callable[[Examination], Line]:
+    """A line for time, or memory."""
+
+    def measure(ex: Examination) -> Line:
+        told, worst = [], 0.0
+        for what, exponent in ex.growth.items():
+            told.append(f"{what} {exponent[of]:.1f}")
+            worst = max(worst, exponent[of])
+        detail = "exponents, from one size to its fourfold"
+        return Line(name, ", ".join(told), "ok" if worst <= 2.5 else "FAIL", detail, worst)
+
+    return measure
+
+
+def collectives(ex: Examination) -> Line:
+    """Which, on each process."""
+    several, _ = ex.shared(2)
+    first, second = (found.collectives for found in several)
+    size = max(sum(size for _, size in made) for made in (first, second))
+    figure = f"{max(len(first), len(second))} calls, {size / 1024:.3g} KiB"
+    detail, same = "a process of 2, forward and backward", first == second
+    if len(first) != len(second):
+        detail = f"processes make different numbers of calls: {len(first)} and {len(second)}"
+    elif not same:
+        (a, x), (b, y) = next(pair for pair in zip(first, second) if pair[0] != pair[1])
+        detail = f"one process calls {a} with {x} bytes where the other calls {b} with {y}"
+    return Line("collectives", figure, "ok" if same else "FAIL", detail)

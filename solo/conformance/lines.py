@@ -21,7 +21,8 @@ class Kind(NamedTuple):
 LINES: dict[str, Kind] = {
     "value": Kind(
         measures.value,
-        "The loss of a batch shared by 1 to 4 processes is the loss of that batch on one.",
+        "The loss of a batch shared by 1 to 4 processes is the loss of that batch on one, in each "
+        "of three calls.",
         "A statistic (mean, covariance, negatives) is of a process's own samples.",
     ),
     "gradient": Kind(
@@ -38,7 +39,8 @@ LINES: dict[str, Kind] = {
     ),
     "buffers": Kind(
         measures.buffers,
-        "Buffers are the same on all processes, and those that one would have.",
+        "Buffers, and parameters that are not trained, are the same on all processes after several "
+        "calls, and those that one would have.",
         "A running mean of a process's own samples.",
     ),
     "built first": Kind(
@@ -60,17 +62,20 @@ LINES: dict[str, Kind] = {
     ),
     "bfloat16": Kind(
         measures.half("bfloat16", "bfloat16", 1e-2),
-        "Inputs in bfloat16 give what the same numbers give in float32, to 1 per cent.",
+        "Inputs in bfloat16, as they are and under autocast, on one process and on two, give what "
+        "the same numbers give in float32, to 1 per cent.",
         "The loss computes in the precision of its input; differences and sums lose their digits.",
     ),
     "float16": Kind(
         measures.half("float16", "float16", 2e-3),
-        "Inputs in float16 give what the same numbers give in float32, to 0.2 per cent.",
+        "Inputs in float16 give what the same numbers give in float32, to 0.2 per cent, in the same "
+        "four cases.",
         "The same, or an overflow above 65,504.",
     ),
     "same draws": Kind(
         measures.same_draws,
-        "All processes draw the same directions, even where their generators do not agree.",
+        "All processes draw the same directions, even where their generators do not agree, in the "
+        "constructor or in calls. Parameters and buffers are the first's, as DDP makes them.",
         "The global generator is used, which every process has by itself.",
     ),
     "fresh draws": Kind(
@@ -91,7 +96,8 @@ LINES: dict[str, Kind] = {
     ),
     "order of views": Kind(
         measures.order_of_views,
-        "Another order of the views changes nothing.",
+        "Another order of the views changes nothing; where each view has draws of its own, no more "
+        "than other draws do.",
         "One view is the anchor, or is weighed differently.",
     ),
     "derivative": Kind(
@@ -111,7 +117,7 @@ LINES: dict[str, Kind] = {
     ),
     "one sample": Kind(
         measures.finite("one sample", ("normal",), samples=1),
-        "A batch of one gives finite numbers, or an error that says why not.",
+        "A batch of one gives finite numbers, or an error that is raised on purpose.",
         "A variance over N - 1 = 0.",
     ),
     "large values": Kind(
@@ -133,7 +139,7 @@ LINES: dict[str, Kind] = {
     "collectives": Kind(
         measures.collectives,
         "Calls of torch.distributed in a forward and backward pass, and bytes that a process hands "
-        "over. It fails where processes make different numbers of them: they would wait for ever.",
+        "over. It fails where processes make different ones: they would wait for ever, or mix them.",
         "A collective inside a condition that only some processes meet.",
     ),
 }

@@ -68,7 +68,7 @@ LINES: dict[str, Kind] = {
     ),
     "float16": Kind(
         measures.half("float16", "float16", 2e-3),
-        "Inputs in float16 give what the same numbers give in float32, to 0.2 per cent, in the same "
+        "Inputs in float16 give what the same numbers give in float32, to 0.2 per cent, in those "
         "four cases.",
         "The same, or an overflow above 65,504.",
     ),
@@ -139,7 +139,7 @@ LINES: dict[str, Kind] = {
     "collectives": Kind(
         measures.collectives,
         "Calls of torch.distributed in a forward and backward pass, and bytes that a process hands "
-        "over. It fails where processes make different ones: they would wait for ever, or mix them.",
+        "over. It fails where processes make different ones: they would wait for ever or mix them.",
         "A collective inside a condition that only some processes meet.",
     ),
 }

@@ -23,6 +23,10 @@ START = 180.0
 """Seconds that a process may take to start and to import the loss."""
 
 
+HEAVY = ("torchvision", "pytorch_lightning", "lightning", "timm", "transformers")
+"""Imported once for all processes, where the loss imports them."""
+
+
 class FailedError(Exception):
     """Work that raised, or did not end.
 
@@ -154,7 +158,8 @@ def _context(subject: Subject) -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    more = ["solo.conformance.method"] if subject.is_method else []
+    more = [name for name in HEAVY if name in sys.modules]
+    more += ["solo.conformance.method"] if subject.is_method else []
     context.set_forkserver_preload(["solo.conformance.work", *more])
     return context
 

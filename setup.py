@@ -5,5 +5,10 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["solo*"]), "solo.recipes"],
     package_dir={"solo.recipes": "scripts"},
-    package_data={"solo": ["py.typed"], "solo.data": ["*.txt"], "solo.recipes": ["**/*.yaml"]},
+    package_data={
+        "solo": ["py.typed"],
+        "solo.data": ["*.txt"],
+        "solo.report": ["page/*"],
+        "solo.recipes": ["**/*.yaml"],
+    },
 )

@@ -15,10 +15,7 @@ from rich.table import Table
 
 from solo.config import ConfigError
 from solo.runs.metrics import METRICS, describe
-from solo.runs.overview import Overview, differing, runs_below
-
-SHOWN = ("val_acc1", "val_knn_acc1", "val_l0_sparsity_metric", "expected_l0", "val_effective_rank")
-"""Columns, where a run has them."""
+from solo.runs.overview import SHOWN, Overview, differing, runs_below
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +94,7 @@ def _epochs(run: Overview) -> str:
 def _write(runs: Sequence[Overview]) -> None:
     """As CSV on the standard output."""
     names = sorted({name for run in runs for name in run.values})
-    fields = [name for name in Overview._fields if name != "values"]
+    fields = [name for name in Overview._fields if name not in ("values", "config")]
     writer = csv.writer(sys.stdout)
     writer.writerow([*fields, *names])
     for run in runs:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 from solo.runs.lease import slurm_job
 
@@ -31,6 +32,14 @@ def describe_environment() -> dict[str, Any]:
         "slurm_job": slurm_job(),
         "git": git_revision(),
     }
+
+
+def asked_for() -> dict[str, Any]:
+    """The recipe that Hydra read and the words that changed it, where it was Hydra."""
+    if not HydraConfig.initialized():
+        return {}
+    hydra = HydraConfig.get()
+    return {"recipe": hydra.job.config_name, "overrides": list(hydra.overrides.task)}
 
 
 def git_revision() -> str | None:

@@ -20,7 +20,7 @@ from solo.config.evaluation import LinearConfig
 from solo.config.published import translate
 from solo.methods import resolve_config
 from solo.runs.checkpoint_files import LAST, newest_sound, read_checkpoint, read_fact
-from solo.runs.environment import describe_environment
+from solo.runs.environment import asked_for, describe_environment
 from solo.runs.lease import Lease, claim, slurm_job
 from solo.runs.saved import SavedRun
 
@@ -105,6 +105,7 @@ class RunFolder:
             _replace(self.path / "config.yaml", text)
             self.note(
                 **describe_environment(),
+                **asked_for(),
                 status=self.done or "running",
                 started=known.get("started", _now()),
                 continued=[*known["continued"], _now()] if "continued" in known else [],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,18 @@ from solo.runs.folder import flat
 from solo.runs.lease import holder
 from solo.runs.saved import SavedRun
 
+SHOWN = ("val_acc1", "val_knn_acc1", "val_l0_sparsity_metric", "expected_l0", "val_effective_rank")
+"""Metrics that a table of runs has unless told otherwise."""
+
 
 class Overview(NamedTuple):
     """One run.
 
     ``status``: finished, running, interrupted (saved, by a signal) or died; ``error``: the last
     line of what ended it, where that is known; ``epoch``: how many are done; ``left``: seconds to
-    the end of a running one, where that can be told; ``values``: the newest of each metric.
+    the end of a running one, and ``speed`` in images a second, where they can be told; ``recipe``
+    and ``changes``: what Hydra read, and the words that changed it; ``values``: the newest of each
+    metric; ``config``: its keys, dotted.
     """
 
     folder: Path
@@ -31,7 +36,11 @@ class Overview(NamedTuple):
     epoch: int
     epochs: int
     left: float | None
+    speed: float | None
+    recipe: str
+    changes: str
     values: dict[str, float]
+    config: dict[str, Any]
 
 
 def runs_below(root: Path) -> Iterator[Overview]:
@@ -62,6 +71,8 @@ def overview(folder: Path) -> Overview:
     if status == "running" and trains:
         epoch = max(0, epoch - 1)  # the one that it is in
     backbone = config.get("backbone") or {}
+    each = _seconds_an_epoch(saved, facts, epoch)
+    images = facts.get("train_images")
     return Overview(
         folder,
         config.get("method") or f"evaluation: {config.get('mode')}",
@@ -70,20 +81,26 @@ def overview(folder: Path) -> Overview:
         status,
         (facts.get("error") or "") if status == "died" else "",
         epoch,
-        epochs,
-        _left(saved, epoch, epochs) if status == "running" else None,
+        epochs if trains else 0,
+        _left(saved, each, epochs - epoch) if status == "running" and each else None,
+        images / each if images and each else None,
+        facts.get("recipe") or "",
+        " ".join(facts.get("overrides") or ()),
         values,
+        flat(config),
     )
 
 
-def _left(saved: SavedRun, epoch: int, epochs: int) -> float | None:
+def _seconds_an_epoch(saved: SavedRun, facts: Mapping[str, Any], epoch: int) -> float | None:
     """By the epochs that are done; of a run that was gone on with nobody knows since when."""
-    facts = saved.facts
     if not epoch or facts.get("continued") or "started" not in facts:
         return None
     started = datetime.fromisoformat(facts["started"]).timestamp()
-    done = saved.table.stat().st_mtime
-    return max(0.0, (done - started) / epoch * (epochs - epoch) - (time.time() - done))
+    return max(1e-9, saved.table.stat().st_mtime - started) / epoch
+
+
+def _left(saved: SavedRun, each: float, epochs: int) -> float:
+    return max(0.0, each * epochs - (time.time() - saved.table.stat().st_mtime))
 
 
 def differing(folders: Sequence[Path]) -> list[tuple[str, list[Any]]]:

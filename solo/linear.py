@@ -23,6 +23,7 @@ from solo.evaluation.table import write_table
 from solo.evaluation.training import TrainedProbe
 from solo.optim import OPTIMIZER_OPTIONS
 from solo.runs import Run, choose_folder, prepare
+from solo.runs.dashboard import Dashboard, show_rows
 from solo.runs.networks import load_encoder, newest_run
 
 
@@ -56,6 +57,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     try:
         folder.create(config)
         write_table(folder.path, rows, console)
+        show_rows(config, folder, rows, console.print)
         if picture is not None:
             picture.savefig(folder.path / f"{config.mode}.png", dpi=110)
         folder.finish()
@@ -96,6 +98,9 @@ def _train(
             if in_grid:
                 rows = [{**what, **row} for row in current.saved.checkpoint()["grid"]]
             write_table(current.folder.path, rows, console)
+            for logger in current.trainer.loggers:
+                if isinstance(logger, Dashboard):
+                    logger.log_rows(rows)
             current.folder.finish()
     return Result(current.folder.path, rows)
 

@@ -17,6 +17,7 @@ from solo.config import Config, ConfigError
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report import write_report
+from solo.report.media import PicturesLogger
 from solo.runs import Run, RunFolder, prepare
 from solo.runs.initial import begin_with, initial_network, take_normalisation
 from solo.runs.metrics import METRICS
@@ -55,6 +56,7 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
         own: list[pl.Callback] = [SparsityMonitor(), CollapseMonitor(console)]
         if config.knn_eval.enabled and data.num_classes and not data.multilabel:
             own.append(KNNMonitor(config, data.num_classes))
+        own.append(PicturesLogger(data, config.pictures_every_n_epochs))
         sparse = method.options.is_rectified
         current.fit(method, watching(current, own, sparse=sparse), "main_pretrain.py")
         metrics = current.saved.metrics.last()

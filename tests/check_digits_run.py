@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
-from solo.report import load_run, validation_features
+from solo.report import load_run
+from solo.report.sections import validation_features
 from solo.runs.saved import SavedRun
 
 Splits = tuple[np.ndarray, np.ndarray]  # training, validation

@@ -161,13 +161,18 @@ class WandB(Section):
     offline: bool = False
     """Write the run to its folder only; `wandb sync` uploads it later."""
     group: str | None = None
-    """Name that the runs of one comparison share."""
+    """Name that the runs of one comparison share; an evaluation has that of the run it evaluates,
+    else the name of that run's folder."""
     tags: list[str] = Field(default_factory=list)
     """Words to filter by."""
     notes: str | None = None
     """What the run is about."""
     job_type: str | None = None
     """Kind of run within its group."""
+    watch: Literal["gradients", "parameters", "all"] | None = None
+    """Histograms of them at logging steps."""
+    log_model: bool = False
+    """Upload the last checkpoint as an artifact when the run ends."""
 
 
 PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed", "64", "64-true")
@@ -336,6 +341,9 @@ class Config(RunConfig):
     such part in the backward pass, and the loss stays that of the whole batch. (With
     accumulate_grad_batches it is a mean of losses of small batches.) BatchNorm sees each part by
     itself."""
+    pictures_every_n_epochs: Positive = 100
+    """Epochs from one sending of the report's pictures, and histograms of the embedding, to
+    wandb and TensorBoard to the next; the last epoch's are sent in any case."""
     compile: bool = False
     """Compile backbone and projector with torch.compile; the first steps take minutes. On a CPU it
     needs a C++ compiler."""

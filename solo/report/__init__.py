@@ -7,30 +7,16 @@ import html
 import io
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 
 from solo.backbones import without_weights
 from solo.data import ImageData
-from solo.data.batches import SampleKey, ValidationViews
 from solo.evaluation.features import device
 from solo.methods import SSLMethod, build_method, resolve_config
-from solo.report.pictures import (
-    Features,
-    activations,
-    feature_map,
-    loss_curves,
-    neighbours,
-    patch_maps,
-    probe_curves,
-    sparsity_curves,
-    spread_curves,
-    view_grid,
-)
+from solo.report.pictures import loss_curves, probe_curves, sparsity_curves, spread_curves
+from solo.report.sections import Section, network_sections
 from solo.runs.metrics import VALIDATION
 from solo.runs.saved import Metrics, SavedRun
-
-MOST_IMAGES = 2000  # validation images that are looked at
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem; color: #222;
@@ -50,8 +36,7 @@ def write_report(folder: Path) -> Path:
     saved = SavedRun(folder)
     metrics = saved.metrics
     method, data = load_run(saved)
-    features = validation_features(method, data)
-    sections = [
+    sections: list[Section] = [
         ("Losses", "Values of single steps.", loss_curves(metrics)),
         ("Probes", "Accuracy on the validation set, in percent.", probe_curves(metrics)),
         (
@@ -68,36 +53,7 @@ def write_report(folder: Path) -> Path:
             spread_curves(metrics),
         ),
     ]
-    if features is not None:
-        target = getattr(getattr(method, "rdm_reg", None), "target", None)
-        sections += [
-            (
-                "Activations",
-                "Embedding of the validation set against the target: non-zero values, the "
-                "distribution of single dimensions (the middle 80 % of them), and how often each "
-                "dimension is active.",
-                activations(features.z, target),
-            ),
-            (
-                "Map",
-                "Backbone features of the validation set in two dimensions, coloured by class.",
-                feature_map(features),
-            ),
-            (
-                "Neighbours",
-                "Validation images (left) and the nearest others, by cosine of backbone features.",
-                neighbours(features, data),
-            ),
-            (
-                "Patches",
-                "Patch tokens of the last block: their first three principal components as red, "
-                "green and blue.",
-                patch_maps(method, data),
-            ),
-        ]
-    sections.append(
-        ("Views", "Training images (left) and what the network is fed.", view_grid(data))
-    )
+    sections += network_sections(method, data)
     body = "".join(
         f"<h2>{title}</h2><p>{text}</p><img alt='{title}' src='{_encode(figure)}'>"
         for title, text, figure in sections
@@ -131,23 +87,6 @@ def load_run(run: SavedRun) -> tuple[SSLMethod, ImageData]:
     method = build_method(config, data)
     method.load_state_dict(state["state_dict"])
     return method.eval().to(device()), data
-
-
-@torch.no_grad()
-def validation_features(method: SSLMethod, data: ImageData) -> Features | None:
-    """Features of (a part of) the validation set, None where there is none."""
-    if data.val is None:
-        return None
-    views = ValidationViews(data.val, data.config.augmentations[0].crop_size, data.spec.whole)
-    count = min(MOST_IMAGES, len(data.val))
-    picked = torch.linspace(0, len(data.val) - 1, count).long().unique().tolist()
-    parts = []
-    for start in range(0, count, 64):
-        batch = views[[SampleKey(0, i) for i in picked[start : start + 64]]]
-        encoded = method.encode([views.to(method.device) for views in batch.views])
-        parts.append((encoded.h[0].cpu(), encoded.z[0].cpu(), batch.labels))
-    h, z, labels = (torch.cat(column) for column in zip(*parts))
-    return Features(h, z, labels, picked)
 
 
 def _numbers(metrics: Metrics) -> str:

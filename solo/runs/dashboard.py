@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
 
 from solo.config import RunConfig
 from solo.runs.folder import RunFolder
+from solo.runs.media import Media
+from solo.runs.metrics import PERCENT, VALIDATION
 from solo.runs.saved import SavedRun
+
+STEP = "trainer/global_step"
 
 
 class Dashboard(WandbLogger):
@@ -41,7 +47,7 @@ class Dashboard(WandbLogger):
             project=config.wandb.project,
             entity=config.wandb.entity,
             mode=mode,
-            group=config.wandb.group,
+            group=config.wandb.group or _group(config, folder),
             tags=config.wandb.tags or None,
             notes=config.wandb.notes,
             job_type=config.wandb.job_type,
@@ -52,7 +58,8 @@ class Dashboard(WandbLogger):
         self._saved = SavedRun(folder.path)
         offline = (file for file in folder.path.glob("wandb/offline-run-*/*.wandb"))
         self._next = max((step + 1 for file in offline for step in logged_steps(file)), default=0)
-        self._is_first = True
+        self._is_first, self._last = True, 0
+        self._best: dict[str, float] = {}
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -61,8 +68,53 @@ class Dashboard(WandbLogger):
         if self._is_first:
             self._is_first = False
             self._next = max(self._next, self.experiment.starting_step)
+            for name in VALIDATION:  # people compare them by epochs
+                self.experiment.define_metric(name, step_metric="epoch")
             self._fill_in(step)
         self._log(metrics, step)
+
+    def look_at(self, module: nn.Module, what: str, interval: int) -> None:
+        """Histograms of gradients or parameters, every so many steps."""
+        # They go into the row that is open: in a continued run that is not the first.
+        self._next = max(self._next, self.experiment.starting_step)
+        self.experiment.log({}, step=self._next, commit=False)
+        self.watch(module, what, interval, log_graph=False)
+
+    @rank_zero_only
+    def log_media(self, media: Media, step: int) -> None:
+        """Beside the newest values."""
+        import wandb
+
+        pictures = {f"pictures/{name}": wandb.Image(x) for name, x in media.pictures.items()}
+        histograms = {
+            f"histograms/{name}": wandb.Histogram(x.cpu().tolist())
+            for name, x in media.histograms.items()
+        }
+        self._log({**pictures, **histograms}, self._last)
+
+    @rank_zero_only
+    def log_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The table of an evaluation, and its numbers where runs are compared."""
+        import wandb
+
+        plain = [{name: getattr(v, "mean", v) for name, v in row.items()} for row in rows]
+        names: list[Any] = list(dict.fromkeys(name for row in plain for name in row))
+        cells: list[list[Any]] = [[row.get(name) for name in names] for row in plain]
+        self.experiment.log({"table": wandb.Table(names, cells)})
+        for row in plain:
+            which = f"{names[0]} {row[names[0]]}/" if len(plain) > 1 else ""
+            for name in names[len(plain) > 1 :]:
+                if isinstance(row.get(name), float):
+                    self.experiment.summary[f"{which}{name}"] = row[name]
+
+    @rank_zero_only
+    def log_model(self, checkpoint: Path) -> None:
+        """The last checkpoint as an artifact of the run."""
+        kept = self.experiment.log_artifact(
+            str(checkpoint), name=f"{self.experiment.id}-checkpoint", type="model"
+        )
+        if not self.experiment.offline:
+            kept.wait()
 
     def _fill_in(self, end: int) -> None:
         """Rows of metrics.csv before ``end``."""
@@ -72,9 +124,28 @@ class Dashboard(WandbLogger):
                 known = {name: value for name, value in row.items() if value and name != "step"}
                 self._log({name: float(value) for name, value in known.items()}, step)
 
-    def _log(self, metrics: Mapping[str, float], step: int) -> None:
+    def _log(self, metrics: Mapping[str, Any], step: int) -> None:
+        self._last = step
+        for name, value in metrics.items():  # beside the last: sweeps look at that
+            is_accuracy = name in VALIDATION and VALIDATION[name].form == PERCENT
+            if is_accuracy and value > self._best.get(name, -math.inf):
+                self._best[name] = value
+                self.experiment.summary[f"best/{name}"] = value
         if step >= self._next:
-            self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
+            self.experiment.log({**metrics, STEP: step}, step=step)
+
+
+def _group(config: RunConfig, folder: RunFolder) -> str:
+    """A run and the evaluations of it are together."""
+    evaluated = getattr(config, "pretrained", None)
+    if evaluated is None:
+        return folder.path.name
+    above = [Path(evaluated), *Path(evaluated).parents]
+    run = next((path for path in above if (path / "config.yaml").is_file()), None)
+    if run is None:
+        return Path(evaluated).name
+    wandb = SavedRun(run).config.get("wandb") or {}
+    return wandb.get("group") or run.resolve().name
 
 
 def open_dashboard(
@@ -108,6 +179,17 @@ def open_dashboard(
     return logger
 
 
+def show_rows(
+    config: RunConfig, folder: RunFolder, rows: Sequence[Mapping[str, Any]], say: Callable[..., Any]
+) -> None:
+    """The table of an evaluation that logs nothing else, where the config asks for wandb."""
+    if config.uses_wandb:
+        try:
+            open_dashboard(config, folder, True, say).log_rows(rows)
+        finally:
+            close_dashboard()
+
+
 def close_dashboard() -> None:
     """End the dashboard's run, so that a next one in this process gets its own."""
     import wandb
@@ -116,7 +198,19 @@ def close_dashboard() -> None:
 
 
 def logged_steps(file: Path) -> Iterator[int]:
-    """Steps in a file of an offline run, up to where it was cut.
+    """Steps that a file of an offline run has the values of, up to where it was cut.
+
+    (wandb itself makes rows too, of what it watches.)
+    """
+    for record in records(file):
+        if record.WhichOneof("record_type") == "history":
+            keys = {item.key or "/".join(item.nested_key) for item in record.history.item}
+            if STEP in keys:
+                yield record.history.step.num
+
+
+def records(file: Path) -> Iterator[Any]:
+    """What an offline run was told, wandb's own messages, up to where the file was cut.
 
     The format is LevelDB's log after a header of 7 bytes: blocks of 32 KiB, each of pieces (4
     bytes of checksum, 2 of length, 1 of kind: whole, first, middle, last) of protobuf records.
@@ -141,8 +235,7 @@ def logged_steps(file: Path) -> Iterator[int]:
                 record = Record.FromString(piece)
             except DecodeError:
                 return
-            if record.WhichOneof("record_type") == "history":
-                yield record.history.step.num
+            yield record
 
 
 def _trouble() -> str | None:

@@ -16,6 +16,7 @@ from solo.config import ConfigError, RunConfig
 from solo.runs.checkpoint_files import read_fact
 from solo.runs.dashboard import open_dashboard
 from solo.runs.folder import RunFolder
+from solo.runs.media import Media
 from solo.runs.metrics_csv import MetricsCSV
 
 NAMED = ("csv", "wandb", "tensorboard")
@@ -44,6 +45,14 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """The config has a file of its own."""
+
+    @rank_zero_only
+    def log_media(self, media: Media, step: int) -> None:
+        """As figures and histograms."""
+        for title, figure in media.pictures.items():
+            self.experiment.add_figure(title, figure, step, close=False)
+        for title, values in media.histograms.items():
+            self.experiment.add_histogram(title, values, step)
 
 
 def wanted(config: RunConfig) -> list[Wanted]:

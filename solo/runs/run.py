@@ -19,7 +19,7 @@ from solo import distributed
 from solo.config import ConfigError, RunConfig, RunError
 from solo.data import ImageData
 from solo.runs.checkpoint_files import LAST, SafeCheckpointIO, read_fact
-from solo.runs.dashboard import close_dashboard
+from solo.runs.dashboard import Dashboard, close_dashboard
 from solo.runs.folder import RunFolder, choose_folder
 from solo.runs.loggers import check_loggers, open_loggers
 from solo.runs.saved import SavedRun
@@ -135,6 +135,10 @@ class Run:
             return
         trainer.callbacks += callbacks  # type: ignore[attr-defined]
         trainer.loggers = open_loggers(self.config, folder, self.is_first, self.say)
+        dashboards = [logger for logger in trainer.loggers if isinstance(logger, Dashboard)]
+        if self.is_first and self.config.wandb.watch:
+            for dashboard in dashboards:
+                dashboard.look_at(module, self.config.wandb.watch, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         try:
             with (
                 distributed.closed_afterwards(),
@@ -155,6 +159,8 @@ class Run:
             raise RunError(f"{reason} {how_to_go_on(folder)}") from error
         if self.is_first:
             folder.note(status="trained")
+            for dashboard in dashboards if self.config.wandb.log_model else ():
+                dashboard.log_model(folder.checkpoints / LAST)
 
     def seconds(self) -> float:
         """Seconds of training, in all parts of a run that was cut; 0 where nothing was saved."""

@@ -14,9 +14,13 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from helpers import rows, words_of
+import torch
+from helpers import cut_short, rows, tiny, words_of
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from solo.runs.dashboard import logged_steps
+from solo.linear import run as evaluate
+from solo.pretrain import run
+from solo.runs.dashboard import STEP, logged_steps, records
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., CompletedProcess[str]]
@@ -85,13 +89,108 @@ def test_nobody_answers(tmp_path: Path, command: Command) -> None:
     assert list(logged_steps(file)) == [0, 1]
 
 
+def told(folder: Path) -> list[Any]:
+    """Everything that the offline runs of a folder were told."""
+    return [
+        record
+        for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+        for record in records(file)
+    ]
+
+
+def items(content: Any) -> dict[str, Any]:
+    """Of a history row, or a summary."""
+    return {
+        item.key or "/".join(item.nested_key): json.loads(item.value_json)
+        for item in getattr(content, "item", None) or content.update
+    }
+
+
+def ended(folder: Path, good: Callable[[list[Any]], bool]) -> list[Any]:
+    """The records, once wandb's own process has written them."""
+    end = time.monotonic() + 60
+    while not good(found := told(folder)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
+
+
+def closed(found: list[Any]) -> bool:
+    kinds = [record.WhichOneof("record_type") for record in found]
+    return kinds.count("exit") == kinds.count("header") > 0
+
+
+def test_pictures_summary_groups_and_artifacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that is cut short in its second epoch and goes on; and of its evaluation."""
+    wandb: dict[str, Any] = {"enabled": True, "offline": True, "tags": ["a"], "log_model": True}
+    content = tiny(
+        tmp_path,
+        wandb={**wandb, "watch": "gradients"},
+        loggers=["tensorboard"],
+        auto_resume={"enabled": True},
+        pictures_every_n_epochs=1,
+    )
+    content["checkpoint"]["every_n_steps"] = 3
+    content["method_kwargs"]["logging_interval"] = 1
+    before = (torch.get_rng_state(), cut_short(monkeypatch, content, step=8))
+    folder = run(content).folder
+    assert folder == before[1]
+    found = ended(folder, closed)
+    history = [r.history for r in found if r.WhichOneof("record_type") == "history"]
+    ours = [row for row in history if STEP in items(row)]
+    shown = {row.step.num: items(row) for row in ours}
+    steps = sorted(row.step.num for row in ours)
+    assert steps == list(range(12))
+    with_pictures = [step for step, row in shown.items() if "pictures/Views/path" in row]
+    assert len(with_pictures) == 2, with_pictures
+    for step in with_pictures:
+        row = shown[step]
+        assert row["pictures/Activations/_type"] == "image-file" and "val_acc1" in row
+        assert row["histograms/l0 of each dimension/_type"] == "histogram"
+        (file,) = folder.glob(f"wandb/offline-run-*/files/{row['pictures/Map/path']}")
+        assert file.stat().st_size > 1000
+    assert any("gradients/" in key for row in history for key in items(row))
+    summary = {}
+    for record in found:
+        if record.WhichOneof("record_type") == "summary":
+            summary |= items(record.summary)
+    accuracies = [float(row["val_acc1"]) for row in rows(folder) if row.get("val_acc1")]
+    assert summary["best/val_acc1"] == pytest.approx(max(accuracies), rel=1e-6)
+    begun = [r.run for r in found if r.WhichOneof("record_type") == "run"]
+    assert {(r.run_id, r.run_group, *r.tags) for r in begun} == {(folder.name, folder.name, "a")}
+    artifacts = [r for r in found if "artifact" in str(r)[:4000] and "-checkpoint" in str(r)]
+    assert artifacts
+    board = EventAccumulator(
+        str(folder / "tensorboard"), size_guidance={"images": 0, "histograms": 0}
+    )
+    board.Reload()
+    assert len(board.Images("Views")) == 2 and len(board.Histograms("embedding")) == 2
+
+    evaluated = evaluate(
+        {
+            "mode": "knn",
+            "pretrained": str(folder),
+            "checkpoint": {"dir": str(tmp_path)},
+            "wandb": {**wandb, "log_model": False, "job_type": "knn"},
+            "accelerator": "cpu",
+        }
+    ).folder
+    found = ended(evaluated, closed)
+    begun = [r.run for r in found if r.WhichOneof("record_type") == "run"]
+    assert {(r.run_group, r.job_type) for r in begun} == {(folder.name, "knn")}
+    rows_shown = [items(r.history) for r in found if r.WhichOneof("record_type") == "history"]
+    assert rows_shown and rows_shown[0]["table/_type"] == "table-file"
+
+
 def test_a_file_that_was_cut(tmp_path: Path) -> None:
     """Steps up to the cut, whatever is left of the file."""
     import wandb
 
     with wandb.init(mode="offline", dir=tmp_path, settings={"silent": True}) as run:
         for step in range(400):
-            run.log({f"value{i}": float(i) for i in range(20)}, step=step)
+            values = {f"value{i}": float(i) for i in range(20)}
+            run.log({**values, STEP: step}, step=step)
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert file.stat().st_size > 2 * 2**15
     wanted, end = list(range(400)), time.monotonic() + 60

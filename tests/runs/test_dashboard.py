@@ -15,12 +15,17 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from helpers import cut_short, rows, tiny, words_of
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from solo.linear import run as evaluate
+from solo.methods import resolve_config
 from solo.pretrain import run
 from solo.runs.dashboard import STEP, logged_steps, records
+from solo.runs.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., CompletedProcess[str]]
@@ -209,3 +214,45 @@ def test_a_file_that_was_cut(tmp_path: Path) -> None:
 def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "scripts/sweeps").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_a_sweep_names_keys_that_there_are(file: Path) -> None:
+    """Its command line, as an agent makes it for each bound of every parameter."""
+    sweep = yaml.safe_load(file.read_text())
+    assert sweep["metric"]["name"] in METRICS and sweep["program"] == "main_pretrain.py"
+    for end in (0, -1):
+        config = resolve_config(composed(sweep, end))
+        assert config.wandb.enabled and config.wandb.group == file.stem
+
+
+def composed(sweep: dict[str, Any], end: int) -> DictConfig:
+    """The config of one child."""
+    words = [word for word in sweep["command"] if not word.startswith("${")]
+    assert sweep["command"][:3] == ["${env}", "${interpreter}", "${program}"]
+    assert sweep["command"][-1] == "${args_no_hyphens}"
+    given = dict(zip(words[::2], words[1::2]))
+    folder, name = given["--config-path"], given["--config-name"]
+    chosen = {
+        key: options["values"][end] if "values" in options else options[("min", "max")[end]]
+        for key, options in sweep["parameters"].items()
+    }
+    overrides = [*words[4:], *(f"{key}={value}" for key, value in chosen.items())]
+    with initialize_config_dir(str(ROOT / folder), version_base=None):
+        return compose(name, [f"++{word}" for word in overrides])
+
+
+@pytest.mark.slow
+def test_a_child_of_a_sweep(tmp_path: Path, command: Command) -> None:
+    sweep = yaml.safe_load((ROOT / "scripts/sweeps/sparsity.yaml").read_text())
+    words = [word for word in sweep["command"] if not word.startswith("${")]
+    chosen = {key: options["values"][0] for key, options in sweep["parameters"].items()}
+    short = words_of({"max_epochs": 1, "limit_train_batches": 2, "accelerator": "cpu"})
+    short += ["scheduler.warmup_epochs=0", f"checkpoint.dir={tmp_path}", "data.num_workers=0"]
+    ours = (f"{key}={value}" for key, value in chosen.items())
+    command("main_pretrain.py", *words, *ours, *short, WANDB_MODE="offline")
+    (folder,) = tmp_path.glob("*/*")
+    begun = [r.run for r in told(folder) if r.WhichOneof("record_type") == "run"]
+    assert begun[0].run_group == "sparsity"

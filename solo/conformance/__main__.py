@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
         "--cut", action="store_true", help="a part is cut off from the gradient on purpose"
     )
     parser.add_argument("--lines", type=_words, help="some lines only, with commas between")
-    parser.add_argument("--timeout", type=float, default=60, help="seconds a trial may take")
+    parser.add_argument(
+        "--timeout", type=float, default=60, help="seconds a trial may take (default 60)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--explain", action="store_true", help="say what each line means")
     return parser
@@ -62,6 +64,10 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         value = getattr(options, name)
         if value is not None and value < least:
             parser.error(f"--{name} is {value}; give {least} or more")
+    if options.timeout <= 0:
+        parser.error(f"--timeout is {options.timeout:g}; give seconds")
+    if options.lines == []:
+        parser.error(f"--lines names none; there are {', '.join(LINES)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with contextlib.redirect_stdout(sys.stderr):  # the loss's own words
                 examination = Examination(subject, pool)
         except ValueError as error:
-            parser.error(str(error))
+            parser.exit(2, f"{parser.prog}: error: {error}\n")
         if not options.json:
             print(f"{options.loss}: {examination.about}", flush=True)
         for line in measured(examination, options.lines):

@@ -17,6 +17,10 @@ _SENT |= {"alltoall_": 1, "alltoall_base_": 1, "gather_": 1, "allgather_into_ten
 """Which argument of a collective holds what this process hands over; the first, if not here."""
 
 
+_PAIRS = ("send", "recv")
+"""Each process has its own part in them."""
+
+
 class Watch(TorchDispatchMode):
     """Sees every operator inside the block, of forward and backward passes."""
 
@@ -48,7 +52,7 @@ class Collectives(Watch):
         """Count it, if it is one."""
         space, _, name = operator.name().partition("::")
         name = name.split(".")[0]
-        if space in ("c10d", "_c10d_functional") and not name.startswith("wait"):
+        if space in ("c10d", "_c10d_functional") and not name.startswith(("wait", *_PAIRS)):
             handed = [] if name == "barrier" else tree_leaves(args[_SENT.get(name, 0)])
             size = sum(x.numel() * x.element_size() for x in handed if isinstance(x, Tensor))
             self.made.append((name, size))

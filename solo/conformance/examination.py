@@ -161,22 +161,24 @@ class Examination:
     def draws(self) -> bool:
         """Whether the loss draws anything, when it is called or when it is built.
 
-        What torch's generators give is seen; other draws are known by values that change with
-        generators, or from one call to the next where nothing is kept.
+        What torch's generators give is seen; draws from numpy's or Python's are known by values
+        that change with their seeds.
         """
-        first = self.alone(calls=2)
-        if any(first.drawn):
-            return True
-        called = self.alone(calls=2, called_with=OTHER_SEED).values
-        built = self.alone(calls=2, built_with=OTHER_SEED).values
-        if first.values != called or first.values != built:
-            return True
-        return not changed(first) and not self.takes_step and first.values[0] != first.values[1]
+        return any(self.alone(calls=2).drawn) or self.draws_by_seed or self.drawn_once
 
-    @property
-    def takes_step(self) -> bool:
-        """Whether the loss is told the number of the step: its values may follow that."""
-        return self.loss.takes_step
+    @cached_property
+    def draws_by_seed(self) -> bool:
+        """Whether a second call follows generators' seeds."""
+        first, other = (self.alone(calls=2, called_with=s) for s in (None, OTHER_SEED))
+        return first.values[1] != other.values[1]
+
+    @cached_property
+    def drawn_once(self) -> bool:
+        """Whether values follow what was drawn in the constructor, beside parameters and state."""
+        first = self.alone(calls=2)
+        names = tuple(sorted(changed(first)))
+        other = self.alone(calls=2, built_with=OTHER_SEED, as_ever=names)
+        return first.values != other.values
 
 
 def changed(found: Found) -> list[str]:
@@ -198,7 +200,7 @@ def value_gap(several: list[Found], one: Found) -> float:
 
 def grad_gap(several: list[Found], one: Found) -> float:
     """Of the gradient at every sample, as averaging over processes makes it."""
-    whole = torch.cat([found.grad for found in several], dim=1).double() / len(several)
+    whole = torch.cat([found.grad for found in several], dim=2).double() / len(several)
     return gap(whole, one.grad)
 
 

@@ -10,7 +10,6 @@ import torch
 from solo.conformance import work
 from solo.conformance.examination import (
     EXACT,
-    OTHER_SEED,
     Examination,
     Gap,
     Line,
@@ -69,6 +68,10 @@ def parameters(ex: Examination) -> Line:
     """The gradients of the loss's own."""
     if not any(grad.any() for grad in ex.alone().parameters.values()):
         raise NotApplicableError("none gets a gradient")
+    several, _ = ex.shared(2, calls=CALLS)
+    if several[0].unused != several[1].unused:
+        names = set(several[0].unused) ^ set(several[1].unused)
+        return Line("parameters", "unused", "FAIL", f"{min(names)}, on some processes only")
     return _worst(ex, parameter_gap).judged("parameters")
 
 
@@ -118,10 +121,16 @@ def uneven(ex: Examination) -> Line:
 
 
 def accumulation(ex: Examination) -> Line:
-    """Four parts of a batch, backward passes last."""
+    """Four parts of a batch, backward passes after each call, and all at the end."""
     count = ex.subject.samples // 4 * 4
-    parts = ex.alone(order=range(count), parts=count // 4, backwards_last=True)
-    one = ex.alone(order=range(count))
+    order, size = range(count), count // 4
+    at_once = ex.alone(order=order, parts=size)
+    parts = ex.alone(order=order, parts=size, backwards_last=True)
+    one = ex.alone(order=order)
+    late = max(gap(parts.grad, at_once.grad), *map(gap, parts.values, at_once.values))
+    if not late <= EXACT:
+        said = "backward passes after all calls give other gradients than each after its call"
+        return Line("accumulation", f"{late:.1e}", "FAIL", said, late)
     off = max(grad_gap([parts], one), gap(sum(parts.values) / len(parts.values), one.values[0]))
     if not math.isfinite(off):
         return Line("accumulation", "not finite", "FAIL", "four parts of the batch")
@@ -131,32 +140,37 @@ def accumulation(ex: Examination) -> Line:
 
 
 def half(name: str, dtype: str, limit: float) -> Callable[[Examination], Line]:
-    """A line for a type: as it is and under autocast, on one process and on two."""
+    """A line for a type: inputs in it, under autocast too; and float32 under autocast.
+
+    Each on one process and on two, against float32 on as many.
+    """
 
     def measure(ex: Examination) -> Line:
         order = range(ex.subject.samples // 2 * 2)
-        exact = ex.alone(order=order, rounded=dtype)  # the same numbers, in float32
+        exact = {w: ex.found(ex.trial(order=order, rounded=dtype), w) for w in (0, 2)}
         gaps: dict[str, float] = {}
-        returned, where, raised = "", "", []
-        for autocast in (False, True):
-            trial = ex.trial(order=order, dtype=dtype, autocast=autocast)
-            said = ", autocast" if autocast else ""
+        detail = ""
+        for words, options in (
+            ("", {"dtype": dtype}),
+            (", autocast", {"dtype": dtype, "autocast": dtype}),
+            (", float32 under autocast", {"rounded": dtype, "autocast": dtype}),
+        ):
+            trial = ex.trial(order=order, **options)
             try:
-                for world in (0, 2):
-                    several = ex.found(trial, world)
-                    place = f"{said}, 2 processes" if world else said
-                    gaps[f"value{place}"] = value_gap(several, exact)
-                    gaps[f"gradient{place}"] = grad_gap(several, exact)
-                if not returned:
-                    returned, where = several[0].dtype, " under autocast" if autocast else ""
+                alone = ex.found(trial)
             except FailedError as error:
-                if not error.ended:
+                if words or not error.ended:  # under autocast it has to work
                     raise
-                raised.append(error)
-        if len(raised) == 2:
-            raise raised[0]
-        only = "; otherwise it raises" if raised else ""
-        return largest(gaps).judged(name, limit, f"returns {returned}{where}{only}")
+                detail = "not under autocast it raises"
+                continue
+            detail = detail or f"returns {alone[0].dtype}"
+            for world, several in ((0, alone), (2, ex.found(trial, 2))):
+                place = f"{words}, 2 processes" if world else words
+                apart = zip(several, exact[world])
+                each = [(gap(a.values[0], b.values[0]), gap(a.grad, b.grad)) for a, b in apart]
+                gaps[f"value{place}"] = max(value for value, _ in each)
+                gaps[f"gradient{place}"] = max(gradient for _, gradient in each)
+        return largest(gaps).judged(name, limit, detail)
 
     return measure
 
@@ -164,8 +178,7 @@ def half(name: str, dtype: str, limit: float) -> Callable[[Examination], Line]:
 def same_draws(ex: Examination) -> Line:
     """Whose generators do not agree."""
     if not ex.draws:
-        raise NotApplicableError("it draws nothing")
-    detail = "processes' generators are seeded differently"
+        raise NotApplicableError("no draws are seen")
     order = range(ex.subject.samples // 2 * 2)
     own = ex.found(ex.trial(order=order, own_seeds=True, calls=CALLS), 2)
     alike = []
@@ -173,27 +186,23 @@ def same_draws(ex: Examination) -> Line:
         trial = ex.trial(order=order, called_with=seed, built_with=seed, calls=CALLS)
         alike.append(ex.found(trial, 2))
     worst = min((largest(_between(own, plain)) for plain in alike), key=lambda each: each.size)
-    return worst.judged("same draws", detail=detail)
+    return worst.judged("same draws", detail="processes' generators are seeded differently")
 
 
 def fresh_draws(ex: Examination) -> Line:
     """From one call to the next."""
     if not ex.draws:
-        raise NotApplicableError("it draws nothing")
-    found = ex.alone(calls=2)
-    if any(found.drawn):
-        first, second = map(set, found.drawn)
-        share = len(second - first) / max(1, len(second))
-        if not second:
-            return Line("fresh draws", "none", "FAIL", "the first call draws, the second does not")
-        figure = f"{len(second - first)} of {len(second)}"
-        detail = "tensors drawn by the second call are others than the first's"
-        return Line("fresh draws", figure, "ok" if share else "FAIL", detail, share)
-    if ex.alone(calls=2, called_with=OTHER_SEED).values == found.values:
-        return Line("fresh draws", "none", "FAIL", "it draws when it is built, and never again")
-    off = gap(found.values[1], found.values[0])
-    detail = "second call against first"
-    return Line("fresh draws", f"{off:.1e}", "ok" if off else "FAIL", detail, off)
+        raise NotApplicableError("no draws are seen")
+    first, second = ex.alone(calls=2).drawn
+    if second:
+        again = len([x for x in second if x in first])
+        detail = "tensors of the second call are the first's again"
+        figure = f"{again} of {len(second)}"
+        return Line("fresh draws", figure, "FAIL" if again else "ok", detail, again)
+    if ex.draws_by_seed:
+        return Line("fresh draws", "", "ok", "the second call follows the seed of generators")
+    what = "the first call draws" if first else "it draws when it is built"
+    return Line("fresh draws", "none", "FAIL", f"{what}, and never again")
 
 
 def repeated(ex: Examination) -> Line:
@@ -215,7 +224,7 @@ def order_of_samples(ex: Examination) -> Line:
     mixed = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     moved, one = ex.alone(order=mixed.tolist()), ex.alone()
     gaps = {"value": gap(moved.values[0], one.values[0])}
-    gaps["gradient"] = gap(moved.grad, one.grad[:, mixed])
+    gaps["gradient"] = gap(moved.grad, one.grad[:, :, mixed])
     return largest(gaps).judged("order of samples")
 
 
@@ -232,7 +241,7 @@ def order_of_views(ex: Examination) -> Line:
         said = "" if len(orders) == 1 else f" of views {order}"
         moved = ex.alone(views=order)
         gaps[f"value{said}"] = gap(moved.values[0], one.values[0])
-        gaps[f"gradient{said}"] = gap(moved.grad, one.grad[list(order)])
+        gaps[f"gradient{said}"] = gap(moved.grad, one.grad[:, list(order)])
     worst = largest(gaps)
     if worst.size > EXACT and ex.draws:
         return _order_beside_draws(ex, sorted(orders))
@@ -240,22 +249,26 @@ def order_of_views(ex: Examination) -> Line:
 
 
 def _order_beside_draws(ex: Examination, orders: Sequence[tuple[int, ...]]) -> Line:
-    """Means over many draws: an order may move them as far as other draws do."""
+    """Where views have draws of their own, an order changes them; on average it must not matter.
+
+    Calls are pairs: the same samples, and the same draws, for other views.
+    """
     many, worst, said = 32, 0.0, ""
     one = ex.alone(calls=many)
     for order in orders:
         moved = ex.alone(calls=many, views=order)
         pairs = {"value": (one.values, moved.values)}
+        sizes = [found.grad.double().flatten(2).norm(dim=2) for found in (one, moved)]  # [C, V]
         for view, before in enumerate(order):
-            mine, its = ([call[v] for call in f.sizes] for f, v in ((one, before), (moved, view)))
+            mine, its = sizes[0][:, before].tolist(), sizes[1][:, view].tolist()
             pairs[f"size of the gradient of view {before}"] = (mine, its)
         for what, (some, others) in pairs.items():
-            a, b = (torch.tensor(x, dtype=torch.float64) for x in (some, others))
-            spread = float((a.var() + b.var()) / many) ** 0.5
-            ratio = abs(float(a.mean() - b.mean())) / max(spread, 1e-12)
+            apart = torch.tensor(others, dtype=torch.float64) - torch.tensor(some)
+            spread = float(apart.std()) / many**0.5
+            ratio = abs(float(apart.mean())) / max(spread, 1e-12)
             if not ratio <= worst:  # nor NaN
                 worst, said = ratio, what
-    detail = f"{said}: means of {many} calls, by their spread; up to 5 is chance"
+    detail = f"{said}: mean difference of {many} calls, by its spread; up to 5 is chance"
     verdict: Verdict = "ok" if worst <= 5 else "FAIL"
     return Line("order of views", f"{worst:.1f} spreads", verdict, detail, worst)
 
@@ -266,22 +279,17 @@ def derivative(ex: Examination) -> Line:
         raise NotApplicableError("a part is cut off on purpose")
     trial = ex.trial(order=range(min(12, ex.subject.samples)), double=True)
     (found,) = ex.pool.run(ex.subject, "slope", [(trial,)])
-    fine, coarse, wide = found.differences
-    scale = max(map(abs, (*found.gradient, *fine, *coarse, *wide)))
-    noise = 10 * torch.finfo(getattr(torch, found.dtype)).eps * abs(found.value) / work.WIDTHS[-1]
+    is_double = found.dtype == "float64"
+    scale = max(map(abs, (*found.gradient, *found.differences)))
+    dtype = torch.float64 if is_double else torch.float32
+    noise = 10 * torch.finfo(dtype).eps * abs(found.value) / work.WIDTHS[dtype][0]
+    limit = 1e-4 if is_double else 2e-2
     if scale <= noise:
         raise NotApplicableError("z hardly moves it")
-    off = _most_apart(found.gradient, fine) / scale
-    limit, dtype = 1e-4, found.dtype
-    if not off <= limit and (dtype != "float64" or _most_apart(fine, coarse) > limit * scale):
-        # Differences of small steps are its rounding: it computes in float32, or a part of it.
-        off, limit, dtype = _most_apart(found.gradient, wide) / scale, 5e-2, "float32"
-    size = off if math.isfinite(scale) else math.inf
-    return Gap(size, "").judged("derivative", limit, f"differences in {dtype}")
-
-
-def _most_apart(some: Sequence[float], others: Sequence[float]) -> float:
-    return max(abs(a - b) for a, b in zip(some, others))
+    apart = max(abs(a - b) for a, b in zip(found.gradient, found.differences))
+    size = apart / scale if math.isfinite(scale) else math.inf
+    detail = f"differences in {found.dtype}, up to {limit:g}"
+    return Gap(size, "").judged("derivative", limit + noise / scale, detail)
 
 
 def finite(name: str, fills: Sequence[str], samples: int | None = None) -> Callable[..., Line]:
@@ -291,13 +299,13 @@ def finite(name: str, fills: Sequence[str], samples: int | None = None) -> Calla
         order = range(samples or ex.subject.samples)
         for fill in fills:
             try:
-                found = ex.alone(order=order, fill=fill)
+                found = ex.alone(order=order, fill=fill, calls=2)
             except FailedError as error:
                 if samples is None or not error.refused:
                     raise
                 return Line(name, "refused", "ok", str(error))
             values = {"value": torch.tensor(found.values), "gradient": found.grad}
-            values |= found.parameters
+            values |= found.parameters | {name: found.state[name] for name in changed(found)}
             for what, x in values.items():
                 if not x.isfinite().all():
                     return Line(name, "not finite", "FAIL", f"{what}, {WORDS[fill]}")

@@ -96,8 +96,8 @@ class MethodLoss(nn.Module):
         """
         if name not in METHODS:
             raise ValueError(
-                f"{unknown_name('method', name, METHODS)}. Another loss is written "
-                "module:callable or path/to/file.py:callable"
+                f"{unknown_name('method', name, METHODS)} (Another loss is written "
+                "module:callable or path/to/file.py:callable.)"
             )
 
     @staticmethod

@@ -1,4 +1,5 @@
-"""Processes that stay, a set for each number of them: they wait for work, do it and answer."""
+"""Processes that stay, a set for each number of them: each imports the loss once, and forks a
+child for every piece of work, so that nothing of one is left for the next."""
 
 from __future__ import annotations
 
@@ -6,25 +7,31 @@ import dis
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, cast
 
 import torch
+from torch import nn
 
 from solo.conformance import work
-from solo.conformance.subject import Loss, Subject, undisturbed
+from solo.conformance.subject import Loss, Subject, UnfitError
 
 START = 180.0
 """Seconds that a process may take to start and to import the loss."""
-
-
+GRACE = 3.0
+"""Seconds, beside twice those that the first took, that others have to raise too."""
 HEAVY = ("torchvision", "pytorch_lightning", "lightning", "timm", "transformers")
 """Imported once for all processes, where the loss imports them."""
+ON_PURPOSE = (ValueError, RuntimeError, AssertionError, NotImplementedError, TypeError)
+"""What refuses an input; other errors are accidents, whoever raises them."""
 
 
 class FailedError(Exception):
@@ -47,6 +54,9 @@ class _Fault(NamedTuple):
     died: bool = False
 
 
+_DIED = _Fault("the process died", died=True)
+
+
 class _Member(NamedTuple):
     process: BaseProcess
     connection: Connection
@@ -56,7 +66,7 @@ class Pool:
     """Up to 11 processes: one without a group, and 1, 2, 3 and 4 that meet in one.
 
     They start when they are needed, with the environment that a launcher gives (RANK, WORLD_SIZE
-    and the like), and are killed when one of their set fails.
+    and the like), and end with the pool, or with the process that has it.
 
     Args:
         timeout: seconds that a piece of work may take.
@@ -77,12 +87,14 @@ class Pool:
     def _close(self, world: int) -> None:
         for process, connection in self._sets.pop(world, []):
             connection.close()
+            with suppress(OSError, TypeError):  # gone already, or no group of its own
+                os.killpg(process.pid, signal.SIGKILL)  # type: ignore[arg-type]
             process.kill()
             process.join()
         self._loaded.pop(world, None)
 
-    def _ready(self, world: int, subject: Subject) -> list[_Member]:
-        """The set of that many processes, with the loss imported."""
+    def _ready(self, world: int, subject: Subject) -> None:
+        """Have the set of that many processes, with the loss imported."""
         if not all(process.is_alive() for process, _ in self._sets.get(world, [])):
             self._close(world)
         if world not in self._sets:
@@ -98,7 +110,6 @@ class Pool:
             nothing: list[tuple[Any, ...]] = [()] * max(1, world)
             self._asked(world, (subject, None), nothing, max(START, self.timeout))
             self._loaded[world].add(subject)
-        return self._sets[world]
 
     def run(
         self, subject: Subject, function: str, each: Sequence[tuple[Any, ...]], world: int = 0
@@ -128,8 +139,9 @@ class Pool:
                 connection.send_bytes(pickle.dumps((*what, own)))
                 waiting[connection] = rank
             except OSError:
-                faults[rank] = _Fault("the process died", died=True)
-        limit = time.monotonic() + seconds
+                faults[rank] = _DIED
+        began = time.monotonic()
+        limit = began + seconds
         while waiting and time.monotonic() < limit:
             for ready in wait(list(waiting), timeout=0.5):
                 connection = cast(Connection, ready)
@@ -137,18 +149,21 @@ class Pool:
                 try:
                     good, answer = pickle.loads(connection.recv_bytes())
                 except (EOFError, OSError):
-                    good, answer = False, _Fault("the process died", died=True)
+                    good, answer = False, _DIED
                 (answers if good else faults)[rank] = answer
-            if faults:  # the others may wait for it for ever
-                limit = min(limit, time.monotonic() + 1)
+                if not good and len(faults) == 1:  # the others may wait for it for ever
+                    now = time.monotonic()
+                    limit = min(limit, now + GRACE + 2 * (now - began))
         if not faults and not waiting:
             return [answers[rank] for rank in range(len(each))]
         died = any(fault.died for fault in faults.values())
         if waiting or died:
             self._close(world)
         if not faults:
-            raise FailedError(f"did not end within {seconds:g} s")
-        first = next((fault for fault in faults.values() if fault.died), faults[min(faults)])
+            who = ", ".join(str(rank) for rank in sorted(waiting.values()))
+            which = f"; of {world} processes, {who} did not" if world > 1 else ""
+            raise FailedError(f"did not end within {seconds:g} s{which}")
+        first = _DIED if died else faults[min(faults)]
         on_purpose = all(fault.on_purpose for fault in faults.values())
         raise FailedError(first.message, not died and not waiting, on_purpose)
 
@@ -164,38 +179,88 @@ def _context(subject: Subject) -> Any:
     return context
 
 
+LAUNCHER = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+)
+
+
 def _launched(rank: int, world: int) -> dict[str, str]:
-    """What torchrun tells a process about its group."""
-    if not world:
-        return {}
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-    return dict(zip(names, map(str, (rank, rank, world, world))))
+    """What torchrun tells a process about its group; of none, nothing."""
+    values = (rank, rank, 0, world, world, "127.0.0.1", 29500)
+    return dict(zip(LAUNCHER, map(str, values))) if world else {}
 
 
 def _serve(connection: Connection, rank: int, world: int) -> None:
-    """A member's life."""
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+    """A member's life: it ends with the pool, or with the process that has the pool."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # its children can be ended with it
+    for name in LAUNCHER:
         os.environ.pop(name, None)
     os.environ.update(_launched(rank, world))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - a loss's own words are not the report's
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # a loss's own words are not the report's
+    os.dup2(nowhere, 2)
     losses: dict[Subject, Loss] = {}
+    parent = multiprocessing.parent_process()
+    assert parent is not None
     while True:
+        if parent.sentinel in wait([connection, parent.sentinel]):
+            _end()
         try:
             subject, name, arguments = pickle.loads(connection.recv_bytes())
-        except EOFError:
-            os._exit(0)
-        try:
-            if subject not in losses:
-                losses[subject] = Loss(subject)
-            with undisturbed():
-                function: Callable[..., Any] = getattr(work, name) if name else _nothing
-                answer = (True, function(losses[subject], *arguments))
-        except Exception as error:
-            message = f"{type(error).__name__}: {str(error).strip()}"
-            answer = (False, _Fault(message, _on_purpose(error)))
-        connection.send_bytes(pickle.dumps(answer))
+        except (EOFError, OSError):
+            _end()
+        if subject not in losses:
+            good, answer = _tried(partial(Loss, subject))
+            if good:
+                losses[subject] = answer
+                answer = None
+        if subject in losses:
+            function = getattr(work, name) if name else _nothing
+            good, answer = _in_a_child(function, (losses[subject], *arguments), parent.sentinel)
+        connection.send_bytes(pickle.dumps((good, answer)))
+
+
+def _end() -> None:
+    """With all children."""
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def _in_a_child(
+    function: Callable[..., Any], arguments: tuple[Any, ...], sentinel: int
+) -> tuple[bool, Any]:
+    """A function's answer, or its fault; what it changes of modules and of torch is gone after."""
+    if not hasattr(os, "fork"):
+        return _tried(lambda: function(*arguments))
+    here, there = multiprocessing.Pipe(duplex=False)
+    child = os.fork()
+    if not child:
+        here.close()
+        there.send_bytes(pickle.dumps(_tried(lambda: function(*arguments))))
+        os._exit(0)
+    there.close()
+    if sentinel in wait([here, sentinel]):
+        _end()
+    try:
+        good, answer = pickle.loads(here.recv_bytes())
+    except (EOFError, OSError):
+        good, answer = False, _DIED
+    here.close()
+    os.waitpid(child, 0)
+    return good, answer
+
+
+def _tried(call: Callable[[], Any]) -> tuple[bool, Any]:
+    try:
+        return True, call()
+    except (Exception, SystemExit) as error:
+        message = f"{type(error).__name__}: {str(error).strip()}"
+        return False, _Fault(message, _on_purpose(error))
 
 
 def _nothing(loss: Loss) -> None:
@@ -203,10 +268,13 @@ def _nothing(loss: Loss) -> None:
 
 
 def _on_purpose(error: BaseException) -> bool:
-    """Whether the innermost frame stands at a ``raise`` or ``assert``, not at a call that broke."""
+    """Whether it refuses: the innermost frame stands at a ``raise`` or ``assert``, not at a call
+    that broke."""
+    if not isinstance(error, ON_PURPOSE) or isinstance(error, UnfitError):
+        return False
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None:
+    if trace is None or trace.tb_frame.f_code is nn.Module.__getattr__.__code__:
         return False
     return trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]

@@ -68,7 +68,7 @@ class Subject(NamedTuple):
     @property
     def is_method(self) -> bool:
         """Whether it names a method of ours, not a module's callable."""
-        return ":" not in self.name
+        return ":" not in self.name and not self.name.endswith(".py")
 
 
 class Loss:
@@ -117,11 +117,13 @@ class Loss:
             if self.slices is None and subject.make is None:
                 self.slices = _slices(options)
             self._check_slices(options)
+        elif self.slices is not None:
+            raise UnfitError(f"--slices is for classes; {subject.name} is made without arguments")
         try:
             built = self.build(subject.features, {})
         except UnfitError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UnfitError(
                 f"{subject.name} cannot be made: {type(error).__name__}: {error}; say how by --make"
             ) from error
@@ -142,10 +144,12 @@ class Loss:
 
     def _found(self, name: str) -> Callable[..., Any]:
         where, _, what = name.rpartition(":")
+        if not where:
+            raise UnfitError(f"{name} is a file; say which loss of it: {name}:<callable>")
         try:
             self.module = _of_file(Path(where)) if where.endswith(".py") else None
             self.module = self.module or importlib.import_module(where)
-        except Exception as error:  # a user's file can raise anything
+        except (Exception, SystemExit) as error:  # a user's file can raise anything
             raise UnfitError(
                 f"{where} cannot be imported: {type(error).__name__}: {error}"
             ) from error
@@ -201,11 +205,14 @@ class Loss:
             UnfitError: where that does not give a scalar.
         """
         subject = self.subject
-        z = torch.randn(self.views, subject.samples, subject.features)
+        z = torch.randn(self.views, subject.samples, subject.features, requires_grad=True)
+        rows = torch.arange(subject.samples)
         try:
             with undisturbed():
-                self(self.build(subject.features, {}), z, torch.arange(subject.samples), 1)
-        except Exception as error:
+                value = self(self.build(subject.features, {}), z, rows, 1)
+                if subject.call and subject.views is None:
+                    self.views = self._views_of_call(value, z, rows)
+        except (Exception, SystemExit) as error:
             if isinstance(error, UnfitError) or (
                 self.subject.is_method and isinstance(error, ValueError)
             ):
@@ -215,6 +222,19 @@ class Loss:
                 f"{subject.name} cannot be called with z {list(shape)}: {type(error).__name__}: "
                 f'{error}; say how by --call, such as "lambda f, z, labels: f(z[0], labels)"'
             ) from error
+
+    def _views_of_call(self, value: Tensor, z: Tensor, rows: Tensor) -> int:
+        """One, where the call asks for no more."""
+        grad = None
+        if value.requires_grad:
+            (grad,) = torch.autograd.grad(value, z, allow_unused=True)
+        if grad is not None and grad[1:].any():
+            return self.views
+        try:
+            self(self.build(self.subject.features, {}), z.detach()[:1], rows, 1)
+        except Exception:
+            return self.views
+        return 1
 
     @property
     def takes_step(self) -> bool:
@@ -238,6 +258,7 @@ class Loss:
         if self.subject.is_method:
             value: Tensor = built(z, rows, step, views)
             return value
+        z = z.clone()  # a network's output: no leaf, no view, and may be changed in place
         if self._call is not None:
             known = {"step": step, "labels": rows % CLASSES}
             value = self._call(built, z, *(known[name] for name in self._named))
@@ -245,9 +266,15 @@ class Loss:
             more = {}
             if self._step is not None:
                 more["step"] = (step,) if "tuple" in self._step else step
-            value = built(z, **more) if self.stacked else built(*z.unbind(0), **more)
+            each = [z] if self.stacked else [view.clone() for view in z]
+            value = built(*each, **more)
         if not isinstance(value, Tensor) or value.numel() != 1:
             what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            if isinstance(value, (int, float)):
+                raise UnfitError(
+                    f"{self.subject.name} returned a number, which has no gradient; return the "
+                    "tensor, without float() or item()"
+                )
             raise UnfitError(
                 f"{self.subject.name} returned {what}, not a scalar; say by --call which part "
                 'of it is the loss, such as "lambda f, z: f(z).mean()"'
@@ -303,5 +330,11 @@ def _of_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None or not path.is_file():
         raise OSError(f"there is no file {path}")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

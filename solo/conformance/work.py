@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,20 +14,26 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from solo.conformance.counting import Alive, Collectives, Draws
 from solo.conformance.subject import Loss
 
 SEED = 7
-WIDTHS = (1e-6, 1e-4, 2e-2)
-"""Of differences, for rows of size 1; a derivative that is wrong is so at any."""
+STRIDE = 10_007
+"""Between the numbers of one call's samples and the next's: other labels too."""
+STRIDE = 10_007
+"""Between the numbers of one call's samples and the next's: other labels too."""
+WIDTHS = {torch.float64: (1e-6,), torch.float32: (1e-2, 2e-2)}
+"""Of central differences, for rows of size 1."""
 
 
 class Trial(NamedTuple):
     """Calls of a freshly built loss.
 
     Args:
-        order: numbers of the samples of the whole batch, in its order.
+        order: numbers of the samples of the whole batch, in its order; each call has other ones.
         shares: how many of them each process has; None: equal ones.
         features: D.
         calls: how often it is called, each with gradient, at steps 1, 2, …
@@ -37,14 +42,15 @@ class Trial(NamedTuple):
             calls; parameters and buffers are then those of the first, as under DDP.
         dtype: of z.
         rounded: z has only numbers of this type.
-        autocast: call it under autocast to ``dtype``.
+        autocast: call it under autocast to this type.
         double: whether the loss's own parameters are float64.
         parts: of how many samples the calls' batches are; 0: each call sees all.
         backwards_last: whether backward passes wait until all calls are made.
         fill: "normal", or "zero", "half", "equal", "large".
         views: another order of them.
         called_with: seed of generators when it is called, if not the usual one.
-        built_with: seed of generators while it is built; its parameters are as ever.
+        built_with: seed of generators while it is built; its parameters are as ever, and
+        as_ever: buffers of these names.
         resumed: build anew before the last call, from the state and generators of that moment.
         more: arguments of the constructor.
     """
@@ -57,7 +63,7 @@ class Trial(NamedTuple):
     own_seeds: bool = False
     dtype: str = "float32"
     rounded: str = "float32"
-    autocast: bool = False
+    autocast: str | None = None
     double: bool = False
     parts: int = 0
     backwards_last: bool = False
@@ -65,6 +71,7 @@ class Trial(NamedTuple):
     views: tuple[int, ...] | None = None
     called_with: int | None = None
     built_with: int | None = None
+    as_ever: tuple[str, ...] = ()
     resumed: bool = False
     more: tuple[tuple[str, Any], ...] = ()
 
@@ -72,17 +79,17 @@ class Trial(NamedTuple):
 class Found(NamedTuple):
     """What one process found.
 
-    ``values``: of each call; ``grad``: of its share of z, [V, n, D], the calls' mean; ``sizes``:
-    norms of each call's, by view, where backward passes do not wait;
-    ``parameters``: their gradients, averaged over processes as DDP does; ``kept`` and ``state``:
-    buffers and frozen parameters before the first call and after the last; ``collectives``: their
-    names and bytes; ``drawn``: of each call, checksums of what torch's generators gave.
+    ``values``: of each call; ``grad``: of its share of z in each call, [C, V, n, D];
+    ``parameters``: their gradients, the calls' mean, averaged over processes as DDP does;
+    ``unused``: those that get none; ``kept`` and ``state``: buffers and frozen parameters before
+    the first call and after the last; ``collectives``: their names and bytes; ``drawn``: of each
+    call, checksums of what torch's generators gave.
     """
 
     values: list[float]
     grad: Tensor
-    sizes: list[list[float]]
     parameters: dict[str, Tensor]
+    unused: list[str]
     kept: dict[str, Tensor]
     state: dict[str, Tensor]
     collectives: list[tuple[str, int]]
@@ -90,10 +97,15 @@ class Found(NamedTuple):
     dtype: str
 
 
-def sample(loss: Loss, trial: Trial) -> Tensor:
+def numbers(trial: Trial, call: int) -> tuple[int, ...]:
+    """Of the samples of a call."""
+    return tuple(number + call * STRIDE for number in trial.order)
+
+
+def sample(loss: Loss, trial: Trial, call: int = 0) -> Tensor:
     """z [V, N, D] of the whole batch, float32: a sample's numbers do not depend on the others'."""
     rows = []
-    for number in trial.order:
+    for number in numbers(trial, call):
         generator = torch.Generator().manual_seed(1000 + number)
         rows.append(
             torch.randn(loss.views, trial.features, generator=generator, dtype=torch.float32)
@@ -125,7 +137,7 @@ def attempt(
         if group is not None:
             dist.init_process_group(
                 "gloo",
-                init_method=Path(group).as_uri(),
+                store=dist.FileStore(group, world),  # type: ignore[attr-defined]
                 rank=rank,
                 world_size=world,
                 timeout=timedelta(seconds=seconds),
@@ -151,10 +163,13 @@ def _build(loss: Loss, trial: Trial, rank: int) -> Callable[..., Any]:
     built = loss.build(trial.features, dict(trial.more))
     if trial.built_with is not None:
         _seed(trial.built_with)
-        parameters = dict(_named(built, "named_parameters"))
+        first = built
         built = loss.build(trial.features, dict(trial.more))
-        for name, parameter in _named(built, "named_parameters"):
-            parameter.data.copy_(parameters[name].data)
+        for what, wanted in (("named_parameters", None), ("named_buffers", trial.as_ever)):
+            as_ever = dict(_named(first, what))
+            for name, x in _named(built, what):
+                if wanted is None or name in wanted:
+                    x.data.copy_(as_ever[name].data)
     if trial.double and isinstance(built, nn.Module):
         built.double()
     _seed((SEED if trial.called_with is None else trial.called_with) + own)
@@ -164,42 +179,45 @@ def _build(loss: Loss, trial: Trial, rank: int) -> Callable[..., Any]:
 def _attempt(
     loss: Loss, trial: Trial, rank: int, world: int, built: Callable[..., Any] | None
 ) -> Found:
-    order = torch.tensor(trial.order, dtype=torch.long)
-    shares = trial.shares or (len(order) // world,) * world
+    shares = trial.shares or (len(trial.order) // world,) * world
     start = sum(shares[:rank])
     own = slice(start, start + shares[rank])
-    z = sample(loss, trial)[:, own].to(getattr(torch, trial.dtype)).requires_grad_()
     built = _build(loss, trial, rank) if built is None else built
     if trial.own_seeds and dist.is_initialized():
         for what in ("named_parameters", "named_buffers"):
             for _, x in _named(built, what):
                 dist.broadcast(x.data, 0)
     kept = _state(built)
-    pieces = [(z, order[own])]
-    if trial.parts:
-        pieces = list(zip(z.split(trial.parts, dim=1), order[own].split(trial.parts)))
-    pieces *= trial.calls
+    leaves: list[Tensor] = []
+    pieces: list[tuple[Tensor, Tensor]] = []
+    for call in range(trial.calls):
+        z = sample(loss, trial, call)[:, own].to(getattr(torch, trial.dtype)).requires_grad_()
+        rows = torch.tensor(numbers(trial, call), dtype=torch.long)[own]
+        leaves.append(z)
+        size = trial.parts or max(1, len(rows))
+        pieces += zip(z.split(size, dim=1), rows.split(size))
     values: list[Tensor] = []
     drawn: list[list[int]] = []
-    sizes: list[list[float]] = []
     with Collectives() as collectives:
         for number, (piece, rows) in enumerate(pieces, 1):
             if trial.resumed and number == len(pieces):
                 built = _again(loss, trial, built)
-            half = torch.autocast("cpu", z.dtype) if trial.autocast else contextlib.nullcontext()
+            half = contextlib.nullcontext()
+            if trial.autocast:
+                half = torch.autocast("cpu", getattr(torch, trial.autocast))  # type: ignore[assignment]
             with half, Draws() as draws:
                 values.append(loss(built, piece, rows, number, trial.views))
             drawn.append(draws.sums)
             if not trial.backwards_last:
-                before = None if z.grad is None else z.grad.clone()
                 _backward(values[-1])
-                sizes.append(_sizes(z, before))
         for value in values if trial.backwards_last else ():
             _backward(value)
-    grad = torch.zeros_like(z) if z.grad is None else z.grad
-    parameters = {}
+    each = len(pieces) // trial.calls
+    grad = torch.stack([torch.zeros_like(z) if z.grad is None else z.grad for z in leaves])
+    parameters, unused = {}, []
     for name, parameter in _named(built, "named_parameters"):
         if parameter.requires_grad:
+            unused += [name] if parameter.grad is None else []
             total = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             total = total.detach() / len(pieces)
             if dist.is_initialized():
@@ -207,23 +225,15 @@ def _attempt(
             parameters[name] = total / world
     return Found(
         [float(value) for value in values],
-        grad.detach() / len(pieces),
-        sizes,
+        grad.detach() / each,
         parameters,
+        unused,
         kept,
         _state(built),
         collectives.made,
         drawn,
         str(values[0].dtype).removeprefix("torch."),
     )
-
-
-def _sizes(z: Tensor, before: Tensor | None) -> list[float]:
-    """Of what a backward pass added to the gradient, by view."""
-    if z.grad is None:
-        return [0.0] * len(z)
-    added = z.grad if before is None else z.grad - before
-    return [float(x) for x in added.flatten(1).double().norm(dim=1)]
 
 
 def _backward(value: Tensor) -> None:
@@ -257,12 +267,27 @@ def _state(built: Callable[..., Any]) -> dict[str, Tensor]:
 
 
 class Slope(NamedTuple):
-    """Derivatives along directions: the gradient's, and central differences' of each width."""
+    """Derivatives along directions: the gradient's, and differences'."""
 
     gradient: list[float]
-    differences: list[list[float]]
+    differences: list[float]
     value: float
     dtype: str
+
+
+class InFloat64(TorchFunctionMode):
+    """What asks for float32 gets float64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call it with the other type."""
+        if func is Tensor.float:
+            return args[0].double()
+        args, kwargs = tree_map(_wider, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def _wider(x: Any) -> Any:
+    return torch.float64 if x is torch.float32 else x
 
 
 def slope(loss: Loss, trial: Trial) -> Slope:
@@ -273,35 +298,42 @@ def slope(loss: Loss, trial: Trial) -> Slope:
         return loss(_build(loss, trial, 0), at.requires_grad_(), order, 1)
 
     try:
-        z = sample(loss, trial).double()
-        whole = value(z)
+        with InFloat64():
+            return _slope(value, sample(loss, trial).double())
     except Exception:
         trial = trial._replace(double=False)
-        z = sample(loss, trial)
-        whole = value(z)
-    grad = None
+        return _slope(value, sample(loss, trial))
+
+
+def _slope(value: Callable[[Tensor], Tensor], z: Tensor) -> Slope:
+    whole, grad = value(z), None
     if whole.requires_grad:
         (grad,) = torch.autograd.grad(whole, z, allow_unused=True)
     grad, z = torch.zeros_like(z) if grad is None else grad, z.detach()
     generators = [torch.Generator().manual_seed(number) for number in range(3)]
     along = [torch.randn(z.shape, generator=each, dtype=z.dtype) for each in generators]
-    differences = [
-        [float(value(z + w * x) - value(z - w * x)) / (2 * w) for x in along] for w in WIDTHS
-    ]
+
+    def difference(x: Tensor, width: float) -> float:
+        return (float(value(z + width * x)) - float(value(z - width * x))) / (2 * width)
+
+    widths = WIDTHS[torch.float64 if whole.dtype == torch.float64 else torch.float32]
+    found = [[difference(x, width) for width in widths] for x in along]
+    # Two widths leave the fourth derivative alone.
+    differences = [d[0] if len(d) == 1 else (4 * d[0] - d[1]) / 3 for d in found]
     dtype = str(whole.dtype).removeprefix("torch.")
     return Slope([float((grad * x).sum()) for x in along], differences, float(whole), dtype)
 
 
 def cost(loss: Loss, trial: Trial) -> tuple[float, float]:
-    """Seconds (best of three) and peak bytes of a forward and backward pass."""
+    """Seconds of this process (best of three), and peak bytes, of a forward and backward pass."""
     z = sample(loss, trial).requires_grad_()
     order = torch.tensor(trial.order, dtype=torch.long)
     built = _build(loss, trial, 0)
     seconds = []
     for number in range(1, 4):
-        began = time.perf_counter()
+        began = time.process_time()
         _backward(loss(built, z, order, number))
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     with Alive() as alive:
         _backward(loss(built, z, order, 4))
     return min(seconds), float(alive.most)

@@ -470,6 +470,203 @@ def changes_defaults(z: Tensor) -> Tensor:
     return z.square().mean() * torch.ones(()).to(z)
 
 
+class Stale(nn.Module):
+    """What the first batch was stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: Tensor | None = None
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.first is None:
+            self.first = distributed.all_mean(z.detach().float().mean(0))
+        return distributed.gather(z.float() - self.first).square().mean()
+
+
+class KeptAside(nn.Module):
+    """A running mean that no checkpoint has; it draws nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.zeros(32)
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * distributed.all_mean(z.detach().float().mean(0))
+        return distributed.gather(z.float() - self.mean).square().mean()
+
+
+class Queue(nn.Module):
+    """Begun at random, filled by calls: no draw of the loss."""
+
+    rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.randn(256, 32))
+
+    def forward(self, z: Tensor) -> Tensor:
+        everybody = distributed.gather(z)
+        value = (everybody @ self.rows.to(z).T).square().mean()
+        self.rows = torch.cat([everybody.detach().to(self.rows), self.rows])[:256]
+        return value
+
+
+def breaks_under_autocast(z: Tensor) -> Tensor:
+    """Its types do not fit there."""
+    z = distributed.gather(z.float())
+    return torch.zeros(z.shape[1], z.shape[1]).to(z).lerp(z.T @ z / len(z), 0.5).square().mean()
+
+
+def off_for_half_alone(z: Tensor) -> Tensor:
+    """Autocast is turned off for inputs in half precision, not for others."""
+    half = z.dtype in (torch.bfloat16, torch.float16)
+    with torch.autocast("cpu", enabled=not half and torch.is_autocast_enabled("cpu")):
+        return under_autocast_of_any(z.float())
+
+
+def under_autocast_of_any(z: Tensor) -> Tensor:
+    """A product of matrices that must not be rounded."""
+    return (z @ (torch.eye(z.shape[1]) * 1.003) - z).square().mean()
+
+
+class Misspelt(nn.Module):
+    """Small batches run into a fault of its own."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        if len(z) < 2:
+            return self.falback(z)  # type: ignore[operator,no-any-return]
+        return distributed.gather(z).square().mean()
+
+
+def weighed_views(a: Tensor, b: Tensor) -> Tensor:
+    """Slices that both views share, one a little heavier."""
+    directions = torch.randn(a.shape[1], 8, dtype=a.dtype)
+    parts = [distributed.gather(x @ directions).square().mean() for x in (a, b)]
+    return 0.53 * parts[0] + 0.47 * parts[1]
+
+
+def partly_detached(z: Tensor) -> Tensor:
+    """Computes in float32; a small part is cut off."""
+    z = z.float()
+    return z.square().mean() + 0.045 * (z * z.detach()).mean()
+
+
+class Overwrites(nn.Module):
+    """A backward pass that reads what the newest call left."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        owner = self
+
+        class Square(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Tensor) -> Tensor:
+                owner.kept = x  # type: ignore[assignment]
+                return x.square().mean()
+
+            @staticmethod
+            def backward(ctx: Any, grad: Tensor) -> Tensor:
+                return grad * 2 * owner.kept / owner.kept.numel()  # type: ignore[operator,union-attr]
+
+        value: Tensor = Square.apply(z)
+        return value
+
+
+class OneUses(nn.Module):
+    """A parameter that the first process alone uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        own = self.scale - self.scale.detach() if distributed.rank() == 0 else 0.0
+        return distributed.gather(z).square().mean() + own
+
+
+def fixed_beside_fresh(z: Tensor) -> Tensor:
+    """The same slices at each call, beside noise."""
+    directions = torch.randn(z.shape[1], 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(16)
+    return distributed.gather(z @ directions.to(z)).square().mean(0).var() + 0 * noise.sum()
+
+
+class KeepsNaN(nn.Module):
+    """Finite, but what it keeps is not."""
+
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.scale = (z / z.norm(dim=1, keepdim=True)).detach().float().mean()
+        return z.square().mean()
+
+
+def in_place(z: Tensor) -> Tensor:
+    """Changes what it is given, as one may a network's output."""
+    z -= distributed.all_mean(z.mean(0))
+    return z.square().mean()
+
+
+_OF_MODULE = torch.Generator().manual_seed(0)
+
+
+def by_modules_generator(z: Tensor) -> Tensor:
+    """Draws from a generator of the module: alike on all processes."""
+    directions = torch.randn(z.shape[1], 8, generator=_OF_MODULE).to(z)
+    return distributed.gather(z @ directions).square().mean()
+
+
+def ring(z: Tensor) -> Tensor:
+    """A message to the neighbour."""
+    if distributed.is_distributed() and dist.get_world_size() == 2:
+        got = torch.zeros(3)
+        if distributed.rank() == 0:
+            dist.send(torch.ones(3), 1)
+            dist.recv(got, 1)
+        else:
+            dist.recv(got, 0)
+            dist.send(torch.ones(3), 0)
+    return z.square().mean()
+
+
+def refuses_late(z: Tensor) -> Tensor:
+    """Says no, one process after the other."""
+    if distributed.is_distributed():
+        counts = distributed.gather(torch.tensor([len(z)]))
+        if counts.unique().numel() > 1:
+            time.sleep(1.5 * distributed.rank())
+            raise ValueError(f"shares are {counts.tolist()}; they must be equal")
+    return mean_of_means(z)
+
+
+def sleeps(z: Tensor) -> Tensor:
+    """In a group only."""
+    if distributed.is_distributed():
+        time.sleep(600)
+    return z.square().mean()
+
+
+def only_float32(z: Tensor) -> Tensor:
+    """Takes nothing else."""
+    if z.dtype != torch.float32:
+        raise TypeError(f"z is {z.dtype}")
+    return z.exp().mean()
+
+
+def only_float32_wrong(z: Tensor) -> Tensor:
+    """The same, its derivative 4 per cent off."""
+    value = only_float32(z)
+    return value + 0.04 * (value - value.detach())
+
+
+def number(z: Tensor) -> float:
+    """No tensor."""
+    return float(z.square().mean())
+
+
 def of_defaults(z: Tensor) -> Tensor:
     """Raises where another left torch otherwise than it was."""
     if torch.get_default_dtype() != torch.float32:

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,13 @@ WRONG = [
     ("buffers", "Teacher", ("value", "gradient")),
     ("buffers", "Filled", ("value", "gradient")),
     ("value", "Later", ("built first",)),
+    ("parameters", "OneUses", ("value", "gradient")),
     ("built first", "Unseen", ("value", "gradient")),
     ("uneven shares", "mean_of_means", ("value", "gradient")),
     ("accumulation", "Keeps", ("derivative",)),
+    ("accumulation", "Overwrites", ("derivative", "value")),
+    ("bfloat16", "breaks_under_autocast", ("derivative",)),
+    ("bfloat16", "off_for_half_alone", ("derivative",)),
     ("bfloat16", "in_its_input", ("derivative", "value")),
     ("bfloat16", "under_autocast", ("derivative", "value")),
     ("float16", "overflows", ("bfloat16",)),
@@ -56,22 +61,32 @@ WRONG = [
     ("same draws", "OwnAttribute", ("value", "gradient")),
     ("fresh draws", "Fixed", ("repeated step",)),
     ("fresh draws", "FixedOnSchedule", ("same draws",)),
+    ("fresh draws", "fixed_beside_fresh", ("same draws", "repeated step")),
+    ("repeated step", "Stale", ("value", "gradient")),
+    ("repeated step", "KeptAside", ("value", "gradient")),
     ("repeated step", "Counted", ("same draws", "fresh draws")),
     ("order of samples", "in_order", ("derivative",)),
     ("order of views", "anchored", ("value", "gradient", "order of samples")),
     ("order of views", "gradient_of_middle", ("value", "gradient")),
+    ("order of views", "weighed_views", ("order of samples",)),
     ("order of views", "drawn_anchored", ("order of samples",)),
     ("derivative", "wrong_backward", ("value", "gradient")),
+    ("derivative", "partly_detached", ("value", "gradient")),
+    ("zero rows", "KeepsNaN", ("large values",)),
     ("zero rows", "by_norm", ("equal rows",)),
     ("equal rows", "by_deviation", ("derivative",)),
     ("one sample", "unbiased", ("equal rows",)),
     ("one sample", "needs_two", ("equal rows",)),
+    ("one sample", "Misspelt", ("equal rows",)),
     ("large values", "exponential", ("derivative",)),
     ("time", "slow", ("memory",)),
     ("memory", "cubic", ("large values",)),
     ("collectives", "uneven_calls", ("value",)),
     ("collectives", "other_collectives", ("derivative",)),
 ]
+
+
+RAISING = ("Keeps", "needs_two", "Misspelt", "breaks_under_autocast")
 
 
 def test_every_line_is_shown_to_fail() -> None:
@@ -82,9 +97,9 @@ def test_every_line_is_shown_to_fail() -> None:
 def test_a_line_fails_for_its_fault(
     pool: Pool, line: str, loss: str, right: tuple[str, ...]
 ) -> None:
-    lines = examined(pool, loss, line, *right, features=64 if line == "time" else 32)
+    lines = examined(pool, loss, line, *right, features=96 if line == "time" else 32)
     assert lines[line].verdict == "FAIL", lines
-    assert (lines[line].figure == "raised") == (loss in ("Keeps", "needs_two")), lines
+    assert (lines[line].figure == "raised") == (loss in RAISING), lines
     assert all(lines[name].verdict == "ok" for name in right), lines
 
 
@@ -118,15 +133,32 @@ def test_what_does_not_apply_is_not_judged(pool: Pool) -> None:
         ("derivative", "half_inside"),
         ("derivative", "penalty"),
         ("value", "by_environment"),
+        ("value", "in_place"),
+        ("value", "by_modules_generator"),
+        ("collectives", "ring"),
+        ("fresh draws", "by_modules_generator"),
+        ("buffers", "Queue"),
     ],
 )
 def test_what_only_looks_like_a_fault_is_none(pool: Pool, line: str, loss: str) -> None:
     assert examined(pool, loss, line)[line].verdict == "ok"
 
 
-def test_a_schedule_is_no_draw(pool: Pool) -> None:
-    lines = examined(pool, "weighed_by_step", "same draws", "fresh draws")
+@pytest.mark.parametrize("loss", ["weighed_by_step", "KeptAside", "Queue"])
+def test_a_schedule_or_a_state_is_no_draw(pool: Pool, loss: str) -> None:
+    lines = examined(pool, loss, "same draws", "fresh draws")
     assert {line.verdict for line in lines.values()} == {"n/a"}
+
+
+def test_a_call_that_takes_one_view_has_one(pool: Pool) -> None:
+    call = "lambda f, z, labels: f(z[0], labels)"
+    line = examined(pool, "labelled", "order of views", call=call)["order of views"]
+    assert line.verdict == "n/a" and line.detail == "it takes one view"
+
+
+def test_who_refuses_late_refuses(pool: Pool) -> None:
+    line = examined(pool, "refuses_late", "uneven shares")["uneven shares"]
+    assert line.verdict == "note" and "must be equal" in line.detail
 
 
 def test_a_call_leaves_nothing_for_the_next_loss(pool: Pool) -> None:
@@ -160,9 +192,52 @@ def test_an_instance_is_the_same_in_every_trial(pool: Pool) -> None:
         assert {line.verdict for line in lines.values()} == {"ok"}, lines
 
 
-def test_the_rest_goes_on_where_a_line_cannot_be_measured(pool: Pool) -> None:
-    lines = examined(pool, "OneHasMore", "buffers", "gradient")
-    assert lines["gradient"].verdict == "ok" and lines["buffers"].verdict in ("FAIL", "n/a")
+def test_the_rest_goes_on_where_a_line_cannot_be_measured(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(_: Examination) -> Line:
+        raise KeyError("seen")
+
+    monkeypatch.setitem(LINES, "value", LINES["value"]._replace(measure=breaks))
+    lines = examined(pool, "OneHasMore", "value", "buffers", "gradient")
+    assert lines["value"].figure == "raised" and "KeyError" in lines["value"].detail
+    assert lines["buffers"].verdict == "FAIL" and lines["gradient"].verdict == "ok"
+
+
+def test_processes_end_with_the_command() -> None:
+    """However it ends: its children are found by the word that only their command line has."""
+    words = [sys.executable, "-m", "solo.conformance", f"{LOSSES}:sleeps", "--lines", "value"]
+    command = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL)
+    session = below(command.pid, wanted=3)
+    command.terminate()
+    command.wait()
+    end = time.monotonic() + 20
+    while any(alive(pid) for pid in session) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not [pid for pid in session if alive(pid)]
+
+
+def below(pid: int, wanted: int) -> set[int]:
+    """Processes below one, once there are so many."""
+    end, found = time.monotonic() + 60, set()
+    while len(found) < wanted and time.monotonic() < end:
+        found, level = set(), {pid}
+        while level:
+            level = {child for parent in level for child in children(parent)} - found
+            found |= level
+        time.sleep(0.1)
+    assert len(found) >= wanted
+    return found
+
+
+def children(pid: int) -> set[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return {int(word) for word in listed.read_text().split()} if listed.is_file() else set()
+
+
+def alive(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.is_file() and state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,9 +248,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_loss_for_float32_alone_is_called_under_autocast(pool: Pool) -> None:
-    lines = examined(pool, "Picky", "bfloat16", "derivative")
-    assert "autocast" in lines["bfloat16"].detail and lines["bfloat16"].figure != "raised"
-    assert lines["derivative"].verdict == "ok" and "float32" in lines["derivative"].detail
+    line = examined(pool, "Picky", "bfloat16")["bfloat16"]
+    assert "not under autocast it raises" in line.detail and line.figure != "raised"
+    line = examined(pool, "only_float32", "derivative")["derivative"]
+    assert line.verdict == "ok" and "float32" in line.detail
+    assert examined(pool, "only_float32_wrong", "derivative")["derivative"].verdict == "FAIL"
 
 
 def test_how_a_loss_is_called(pool: Pool) -> None:
@@ -242,6 +319,10 @@ def test_lines_are_explained_without_a_loss(capsys: pytest.CaptureFixture[str]) 
         (["lejepa", "method_kwargs.lamp=1"], "lamb"),
         (["lejepa", "--lines", "value, gradients"], "'gradients'; did you mean gradient"),
         (["lejepa", "--ordered", "view"], "did you mean views"),
+        (["lejepa", "--timeout", "0"], "--timeout is 0"),
+        ([str(LOSSES)], "say which loss of it"),
+        ([f"{LOSSES}:number"], "returned a number, which has no gradient"),
+        ([f"{LOSSES}:pair", "--slices", "nope"], "--slices is for classes"),
         ([f"{LOSSES}:pair", "--call", "lambda z: z"], "is no function like 'lambda f, z"),
         ([f"{LOSSES}:Counted", "--slices", "slices"], "has no parameter slices"),
     ],

@@ -84,7 +84,8 @@ class MethodLoss(nn.Module):
         views = views if order is None else views[list(order)]
         batch = Batch([views], rows % self.classes, rows)
         encoded = Encoded(z, z, z).for_losses()
-        total: Tensor = self.method.compute_loss(encoded, batch, Step(0, step)).total
+        with torch.autocast("cpu", enabled=False):  # as the method's own step does
+            total: Tensor = self.method.compute_loss(encoded, batch, Step(0, step)).total
         return total
 
     @staticmethod

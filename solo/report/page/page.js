@@ -11,6 +11,7 @@ const FIXED = [
   ["img/s", (r) => r.speed], ["changes", (r) => r.changes], ["evaluations", (r) => r.evaluations],
 ];
 const NUMBERS = new Set(["progress", "img/s"]);
+const USED = FIXED.filter(([, get]) => runs.some((run) => get(run))).map(([title]) => title);
 const $ = (id) => document.getElementById(id);
 const state = {
   sort: null, down: true, chosen: new Set(), columns: new Set(data.shown), words: [],
@@ -61,8 +62,7 @@ function shownRuns() {
 }
 
 function columns() {
-  return [...FIXED.map(([title]) => title), ...Object.keys(metrics).filter(
-    (name) => state.columns.has(name))];
+  return [...USED, ...Object.keys(metrics).filter((name) => state.columns.has(name))];
 }
 
 function drawHead() {
@@ -85,34 +85,47 @@ function drawHead() {
   }
 }
 
+const CELLS = {
+  run(row, run) {
+    const cell = make("td", row, undefined, "name");
+    cell.title = run.path;
+    if (!run.report) {
+      cell.textContent = run.name;
+      return;
+    }
+    const link = make("a", cell, run.name);
+    link.href = run.report;
+    link.onclick = (event) => event.stopPropagation();
+  },
+  status(row, run) {
+    const told = run.left !== null ? `${run.status}, ${duration(run.left)}` : run.status;
+    if (run.error) long(row, `${told}: ${run.error}`, run.status);
+    else make("td", row, told, `status ${run.status}`);
+  },
+  progress(row, run) {
+    const cell = make("td", row, undefined, "number");
+    if (!run.epochs) return;
+    const bar = make("span", cell, "", "bar");
+    make("i", bar).style.width = `${Math.min(100, (100 * run.epoch) / run.epochs)}%`;
+    cell.append(`${run.epoch}/${run.epochs}`);
+  },
+  "img/s"(row, run) {
+    make("td", row, run.speed === null ? "" : run.speed.toFixed(0), "number");
+  },
+  changes: (row, run) => long(row, run.changes),
+  evaluations: (row, run) => long(row, run.evaluations),
+};
+
 function drawRow(run) {
   const row = document.createElement("tr");
   row.dataset.run = run.name;
   if (state.chosen.has(run)) row.className = "chosen";
   const mark = make("td", row);
   if (state.chosen.has(run)) make("span", mark, "", "swatch").style.background = colour(run);
-  const name = make("td", row, undefined, "name");
-  if (run.report) {
-    const link = make("a", name, run.name);
-    link.href = run.report;
-    link.onclick = (event) => event.stopPropagation();
-  } else name.textContent = run.name;
-  name.title = run.path;
-  for (const text of [run.kind, run.data, run.backbone]) make("td", row, text);
-  const told = run.left !== null ? `${run.status}, ${duration(run.left)}` : run.status;
-  if (run.error) long(row, `${told}: ${run.error}`, run.status);
-  else make("td", row, told, `status ${run.status}`);
-  const progress = make("td", row, undefined, "number");
-  if (run.epochs) {
-    const bar = make("span", progress, "", "bar");
-    make("i", bar).style.width = `${Math.min(100, (100 * run.epoch) / run.epochs)}%`;
-    progress.append(`${run.epoch}/${run.epochs}`);
-  }
-  make("td", row, run.speed === null ? "" : run.speed.toFixed(0), "number");
-  long(row, run.changes);
-  long(row, run.evaluations);
-  for (const column of columns().slice(FIXED.length)) {
-    make("td", row, written(column, run.values[column]), "number");
+  for (const column of columns()) {
+    if (CELLS[column]) CELLS[column](row, run);
+    else if (metrics[column]) make("td", row, written(column, run.values[column]), "number");
+    else make("td", row, valueOf(column)(run));
   }
   row.onclick = () => choose(run);
   return row;

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,26 @@ class Fade:
 def halve(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """A user's operation that changes the size."""
     return images[..., ::2]
+
+
+def below(pid: int, wanted: int) -> set[int]:
+    """Processes below one, once there are so many."""
+    end, found = time.monotonic() + 60, set()
+    while len(found) < wanted and time.monotonic() < end:
+        found, level = set(), {pid}
+        while level:
+            level = {child for parent in level for child in children(parent)} - found
+            found |= level
+        time.sleep(0.1)
+    assert len(found) >= wanted
+    return found
+
+
+def children(pid: int) -> set[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return {int(word) for word in listed.read_text().split()} if listed.is_file() else set()
+
+
+def alive(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.is_file() and state.read_text().rpartition(")")[2].split()[0] != "Z"

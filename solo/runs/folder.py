@@ -372,10 +372,15 @@ def _in_full(saved: dict[str, Any]) -> dict[str, Any]:
     """A saved config with the keys that were declared since, at their defaults."""
     try:
         if "method" in saved:
-            return resolve_config(saved).to_dict()
-        return LinearConfig.model_validate(translate(saved)[0]).to_dict()
+            full = resolve_config(saved).to_dict()
+        else:
+            full = LinearConfig.model_validate(translate(saved)[0]).to_dict()
     except ValueError:  # it has keys that are no more: another run's, whatever they were
         return saved
+    share = (saved.get("optimizer") or {}).get("batch_size")  # of a global batch, of each process
+    if share is not None:
+        full["optimizer"]["batch_size"] = share
+    return full
 
 
 def _now() -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, alive, below
 
 from solo.conformance import LINES, Examination, Line, Pool, Subject, measured
 from solo.conformance.__main__ import main
@@ -215,29 +215,6 @@ def test_processes_end_with_the_command() -> None:
     while any(alive(pid) for pid in session) and time.monotonic() < end:
         time.sleep(0.1)
     assert not [pid for pid in session if alive(pid)]
-
-
-def below(pid: int, wanted: int) -> set[int]:
-    """Processes below one, once there are so many."""
-    end, found = time.monotonic() + 60, set()
-    while len(found) < wanted and time.monotonic() < end:
-        found, level = set(), {pid}
-        while level:
-            level = {child for parent in level for child in children(parent)} - found
-            found |= level
-        time.sleep(0.1)
-    assert len(found) >= wanted
-    return found
-
-
-def children(pid: int) -> set[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children")
-    return {int(word) for word in listed.read_text().split()} if listed.is_file() else set()
-
-
-def alive(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat")
-    return state.is_file() and state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from solo import distributed
 from solo.callbacks import KNNMonitor
 from solo.methods import resolve_config
 from solo.runs.checkpoint_files import read_checkpoint
+from solo.runs.folder import _differences
 
 Command = Callable[..., CompletedProcess[str]]
 STEPS = 15
@@ -88,6 +89,13 @@ def test_two_one_four_two_processes_end_as_one(tmp_path: Path) -> None:
         for column, most in (("train_lejepa_loss", 1e-4), ("lr", 1e-9), ("val_knn_acc1", 2.0)):
             if column in one:
                 assert float(other[column]) == pytest.approx(float(one[column]), abs=most)
+
+
+def test_a_share_of_the_global_batch_is_no_difference(tmp_path: Path) -> None:
+    config = resolve_config(options(tmp_path))
+    config.optimizer.share(2)
+    saved = config.to_dict()
+    assert saved["optimizer"]["batch_size"] == 32 and not _differences(saved, saved, True)
 
 
 def test_the_bank_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

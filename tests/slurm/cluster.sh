@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A Slurm of one node with 2 CPUs on this machine, for root:
-#   cluster.sh start FOLDER PORT   (and PORT + 1)
+# A Slurm of one node with 2 CPUs on this machine, or of several, for root:
+#   cluster.sh start FOLDER PORT [NODES]   (and the ports after it, one for each node)
 #   cluster.sh stop FOLDER
 set -euo pipefail
 folder=$2
@@ -19,16 +19,15 @@ start() {
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$1
-SlurmdPort=$(($1 + 1))
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket=$folder/munge.socket
 StateSaveLocation=$folder/state
-SlurmdSpoolDir=$folder/spool
+SlurmdSpoolDir=$folder/spool/%n
 SlurmctldPidFile=$folder/slurmctld.pid
-SlurmdPidFile=$folder/slurmd.pid
+SlurmdPidFile=$folder/slurmd-%n.pid
 SlurmctldLogFile=$folder/slurmctld.log
-SlurmdLogFile=$folder/slurmd.log
+SlurmdLogFile=$folder/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -40,22 +39,26 @@ PreemptMode=REQUEUE
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=2000 State=UNKNOWN
+NodeName=node[1-$2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[$(($1 + 1))-$(($1 + $2))] \
+CPUs=2 RealMemory=2000 State=UNKNOWN
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=60 State=UP
 PartitionName=high Nodes=ALL PriorityTier=10 State=UP
 CONF
     slurmctld
-    slurmd
+    for ((number = 1; number <= $2; number++)); do
+        mkdir -p "$folder/spool/node$number"
+        slurmd -N "node$number"
+    done
 }
 
 stop() {
     scancel --user=root --quiet || true
-    for daemon in slurmd slurmctld munge; do
-        if [ -f "$folder/$daemon.pid" ]; then kill "$(cat "$folder/$daemon.pid")" || true; fi
+    for file in "$folder"/slurmd-*.pid "$folder/slurmctld.pid" "$folder/munge.pid"; do
+        if [ -f "$file" ]; then kill "$(cat "$file")" || true; fi
     done
 }
 
 case $1 in
-    start) start "$3" ;;
+    start) start "$3" "${4:-1}" ;;
     stop) stop ;;
 esac

@@ -86,3 +86,25 @@ def test_two_agents_end_as_one_process_and_a_lost_one_is_gone_on_with(tmp_path: 
         if value.is_floating_point():
             gap = float((value - states[1]["state_dict"][name]).abs().max())
             assert gap <= 1e-5 * max(1.0, float(value.abs().max())), name
+
+
+def test_a_list_of_hosts(tmp_path: Path) -> None:
+    """With an ssh that stays on this machine."""
+    ssh, hosts = tmp_path / "ssh", tmp_path / "hosts.txt"
+    ssh.write_text('#!/bin/sh\nshift\nexec sh -c "$1"\n')
+    ssh.chmod(0o755)
+    hosts.write_text("127.0.0.1\n127.0.0.1\n")
+    recipe = recipe_of(tmp_path / "two")
+    words = [str(hosts), "1", "--config-path", str(tmp_path), "--config-name", recipe.stem]
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    script = ["sbatch_scripts/over_ssh.sh", *words, "max_epochs=1", "name=a b"]
+    done = subprocess.run(script, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "no space" in done.stdout + done.stderr
+    done = subprocess.run(
+        [*script[:-1], "name=one"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "two").glob("*/one-*")
+    assert SavedRun(folder).facts["status"] == "finished"
+    assert read_checkpoint(folder / "checkpoints/last.ckpt")["processes"] == 2

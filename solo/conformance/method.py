@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from solo.config.resolve import unknown_name
+from solo.conformance.subject import CLASSES, labels_of
 from solo.data import Batch, Normalize
 from solo.data.datasets import normalisation
 from solo.methods import METHODS, resolve_config
@@ -38,7 +39,6 @@ class MethodLoss(nn.Module):
         views: of an image.
         features: D.
         more: ``method_kwargs``.
-        classes: of the labels, which are the images' numbers modulo as many.
     """
 
     def __init__(
@@ -48,10 +48,8 @@ class MethodLoss(nn.Module):
         views: int,
         features: int,
         more: Mapping[str, Any],
-        classes: int,
     ) -> None:
         super().__init__()
-        self.classes = classes
         pooled = {"class_token": False, "global_pool": "avg"} if name == "ijepa" else {}
         content = {
             "method": name,
@@ -70,7 +68,7 @@ class MethodLoss(nn.Module):
         given = OmegaConf.merge(OmegaConf.create(content), OmegaConf.from_dotlist(list(overrides)))
         config = resolve_config(given)  # type: ignore[arg-type]
         normalize = Normalize(*normalisation(config.data))
-        supervised = classes if name == "supervised" else 0
+        supervised = CLASSES if name == "supervised" else 0
         self.method = METHODS[name](config, normalize, supervised)
         _without_batchnorm(self.method)
         self.method.network_precision = contextlib.nullcontext  # type: ignore[assignment]
@@ -82,7 +80,7 @@ class MethodLoss(nn.Module):
         noise = [_image(int(row), len(z)) for row in rows]
         views = torch.stack(noise, dim=1) if noise else torch.empty(len(z), 0, 3, 8, 8)
         views = views if order is None else views[list(order)]
-        batch = Batch([views], rows % self.classes, rows)
+        batch = Batch([views], labels_of(rows), rows)
         encoded = Encoded(z, z, z).for_losses()
         with torch.autocast("cpu", enabled=False):  # as the method's own step does
             total: Tensor = self.method.compute_loss(encoded, batch, Step(0, step)).total

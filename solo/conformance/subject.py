@@ -22,6 +22,8 @@ from solo.config.resolve import unknown_name
 
 CLASSES = 4
 """Of the labels that samples have."""
+STRIDE = 10_007
+"""Between the numbers of one call's samples and the next's."""
 KNOWN = ("step", "labels")
 """What ``call`` may take beside the loss and z."""
 SLICES = ("num_slices", "num_projections", "num_proj", "n_slices", "n_projections")
@@ -182,7 +184,7 @@ class Loss:
         """The loss for embeddings of D features; ``more`` arguments for the constructor."""
         if self.subject.is_method:
             return self.method(
-                self.subject.name, self.subject.overrides, self.views, features, more, CLASSES
+                self.subject.name, self.subject.overrides, self.views, features, more
             )
         if self._make is not None:
             takes = len(_arguments(self._make))
@@ -260,7 +262,7 @@ class Loss:
             return value
         z = z.clone()  # a network's output: no leaf, no view, and may be changed in place
         if self._call is not None:
-            known = {"step": step, "labels": rows % CLASSES}
+            known = {"step": step, "labels": labels_of(rows)}
             value = self._call(built, z, *(known[name] for name in self._named))
         else:
             more = {}
@@ -291,6 +293,11 @@ def undisturbed() -> Iterator[None]:
     finally:
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(True)
+
+
+def labels_of(rows: Tensor) -> Tensor:
+    """Labels of samples of these numbers, int64 [N]; others go together in each call."""
+    return rows // (1 + rows // STRIDE) % CLASSES
 
 
 def _slices(names: Container[str]) -> str | None:

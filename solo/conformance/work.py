@@ -18,13 +18,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from solo.conformance.counting import Alive, Collectives, Draws
-from solo.conformance.subject import Loss
+from solo.conformance.subject import STRIDE, Loss
 
 SEED = 7
-STRIDE = 10_007
-"""Between the numbers of one call's samples and the next's: other labels too."""
-STRIDE = 10_007
-"""Between the numbers of one call's samples and the next's: other labels too."""
 WIDTHS = {torch.float64: (1e-6,), torch.float32: (1e-2, 2e-2)}
 """Of central differences, for rows of size 1."""
 

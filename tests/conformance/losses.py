@@ -483,6 +483,21 @@ class Stale(nn.Module):
         return distributed.gather(z.float() - self.first).square().mean()
 
 
+class StalePairs(nn.Module):
+    """Which samples go together is remembered from the first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same: Tensor | None = None
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        everybody = distributed.gather(labels)
+        if self.same is None:
+            self.same = (everybody[:, None] == everybody).float()
+        rows = distributed.gather(z.float())
+        return (self.same.to(rows) * (rows @ rows.T)).mean()
+
+
 class KeptAside(nn.Module):
     """A running mean that no checkpoint has; it draws nothing."""
 

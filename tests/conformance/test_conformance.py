@@ -156,6 +156,12 @@ def test_a_call_that_takes_one_view_has_one(pool: Pool) -> None:
     assert line.verdict == "n/a" and line.detail == "it takes one view"
 
 
+def test_what_is_remembered_of_the_first_batch(pool: Pool) -> None:
+    call = "lambda f, z, labels: f(z[0], labels)"
+    lines = examined(pool, "StalePairs", "value", "repeated step", call=call)
+    assert [line.verdict for line in lines.values()] == ["ok", "FAIL"], lines
+
+
 def test_who_refuses_late_refuses(pool: Pool) -> None:
     line = examined(pool, "refuses_late", "uneven shares")["uneven shares"]
     assert line.verdict == "note" and "must be equal" in line.detail

@@ -124,6 +124,7 @@ def closed(found: list[Any]) -> bool:
     return kinds.count("exit") == kinds.count("header") > 0
 
 
+@pytest.mark.slow
 def test_pictures_summary_groups_and_artifacts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from solo.config.resolve import unknown_name
-from solo.conformance.subject import CLASSES, labels_of
+from solo.conformance.samples import CLASSES, labels_of
 from solo.data import Batch, Normalize
 from solo.data.datasets import normalisation
 from solo.methods import METHODS, resolve_config

@@ -19,11 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from solo.config.resolve import unknown_name
+from solo.conformance.samples import labels_of
 
-CLASSES = 4
-"""Of the labels that samples have."""
-STRIDE = 10_007
-"""Between the numbers of one call's samples and the next's."""
 KNOWN = ("step", "labels")
 """What ``call`` may take beside the loss and z."""
 SLICES = ("num_slices", "num_projections", "num_proj", "n_slices", "n_projections")
@@ -293,11 +290,6 @@ def undisturbed() -> Iterator[None]:
     finally:
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(True)
-
-
-def labels_of(rows: Tensor) -> Tensor:
-    """Labels of samples of these numbers, int64 [N]; others go together in each call."""
-    return rows // (1 + rows // STRIDE) % CLASSES
 
 
 def _slices(names: Container[str]) -> str | None:

@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from solo.conformance.counting import Alive, Collectives, Draws
-from solo.conformance.subject import STRIDE, Loss
+from solo.conformance.samples import STRIDE
+from solo.conformance.subject import Loss
 
 SEED = 7
 WIDTHS = {torch.float64: (1e-6,), torch.float32: (1e-2, 2e-2)}

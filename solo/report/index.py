@@ -76,6 +76,13 @@ def serve(root: Path, every: float, port: int, say: Callable[[str], None] = prin
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    def send_head(self) -> Any:
+        """Pages alone: whoever is on this machine can ask, and checkpoints lie beside them."""
+        if self.path in ("/", "/index.html") or self.path.endswith("/report.html"):
+            return super().send_head()
+        self.send_error(404)
+        return None
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing."""
 

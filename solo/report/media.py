@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 
 from solo import distributed
 from solo.data import ImageData
@@ -35,15 +36,19 @@ class PicturesLogger(pl.Callback):
             return
         was_training = {part: part.training for part in pl_module.modules()}
         pl_module.eval()
+        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
         try:
-            devices = [pl_module.device] if pl_module.device.type == "cuda" else []
-            with torch.random.fork_rng(devices), torch.no_grad():
+            # As written: compiling for other shapes would take minutes.
+            eager = torch.compiler.set_stance("force_eager")
+            with torch.random.fork_rng(devices), torch.no_grad(), eager:
                 media = self._look(pl_module)
+            for logger in loggers:
+                logger.log_media(media, trainer.global_step)
+        except Exception as error:  # no picture is worth a run
+            rank_zero_warn(f"Pictures are left out: {type(error).__name__}: {error}")
         finally:
             for part, training in was_training.items():
                 part.training = training
-        for logger in loggers:
-            logger.log_media(media, trainer.global_step)
 
     def _look(self, method: SSLMethod) -> Media:
         features = validation_features(method, self.data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +124,9 @@ def test_it_is_served_and_kept_current(
         url = told[0].split(",")[0]
         with urllib.request.urlopen(url, timeout=10) as answer:
             seen.append(answer.read().decode())
+        for other in ("metrics.csv", "", "config.yaml"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(url.replace("index.html", f"lejepa/one/{other}"), timeout=10)
         if len(seen) == 2:
             raise KeyboardInterrupt
         made_up(trained, tmp_path / "lejepa/two", 2)

@@ -100,7 +100,7 @@ class Dashboard(WandbLogger):
         plain = [{name: getattr(v, "mean", v) for name, v in row.items()} for row in rows]
         names: list[Any] = list(dict.fromkeys(name for row in plain for name in row))
         cells: list[list[Any]] = [[row.get(name) for name in names] for row in plain]
-        self.experiment.log({"table": wandb.Table(names, cells)})
+        self.experiment.log({"table": wandb.Table(names, cells, allow_mixed_types=True)})
         for row in plain:
             which = f"{names[0]} {row[names[0]]}/" if len(plain) > 1 else ""
             for name in names[len(plain) > 1 :]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -50,7 +51,7 @@ def runs_below(root: Path) -> Iterator[Overview]:
         if (file.parent / "config.yaml").is_file():
             try:
                 yield overview(file.parent)
-            except ConfigError:  # just being written, or damaged
+            except (ConfigError, csv.Error):  # just being written, or damaged
                 continue
 
 

@@ -236,11 +236,6 @@ class Loss:
         return 1
 
     @property
-    def takes_step(self) -> bool:
-        """Whether it is told the number of the step."""
-        return self.subject.is_method or "step" in self._named or self._step is not None
-
-    @property
     def is_stacked(self) -> bool:
         """Whether it takes all views as one tensor."""
         return self.subject.is_method or self.stacked

@@ -192,9 +192,8 @@ def _evaluations(found: Iterable[Overview]) -> dict[Path, list[str]]:
         except ValueError:
             continue
         where = Path(source).resolve()
-        run = next(
-            (path for path in (where, *where.parents) if (path / "config.yaml").is_file()), where
-        )
+        found_run = SavedRun.around(where)
+        run = found_run.folder if found_run else where
         told.setdefault(run, []).append(f"{item.config.get('mode')}: {_row_texts(rows)}")
     return told
 

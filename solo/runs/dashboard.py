@@ -140,12 +140,11 @@ def _group(config: RunConfig, folder: RunFolder) -> str:
     evaluated = getattr(config, "pretrained", None)
     if evaluated is None:
         return folder.path.name
-    above = [Path(evaluated), *Path(evaluated).parents]
-    run = next((path for path in above if (path / "config.yaml").is_file()), None)
+    run = SavedRun.around(Path(evaluated))
     if run is None:
         return Path(evaluated).name
-    wandb = SavedRun(run).config.get("wandb") or {}
-    return wandb.get("group") or run.resolve().name
+    wandb = run.config.get("wandb") or {}
+    return wandb.get("group") or run.folder.resolve().name
 
 
 def open_dashboard(

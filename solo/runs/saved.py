@@ -40,6 +40,13 @@ class SavedRun:
     def __init__(self, folder: Path, warn: Callable[[str], None] = print) -> None:
         self.folder, self.warn = folder, warn
 
+    @classmethod
+    def around(cls, path: Path) -> SavedRun | None:
+        """The run whose folder this is, or that has this file; None where there is none."""
+        above = (p for p in (path, *path.parents) if (p / "config.yaml").is_file())
+        folder = next(above, None)
+        return None if folder is None else cls(folder)
+
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, as plain values.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -192,10 +193,26 @@ def _same(x: Tensor, y: Tensor) -> bool:
     return x.shape == y.shape and x.dtype == y.dtype and torch.equal(as_bytes(x), as_bytes(y))
 
 
+def values_gap(values: Sequence[float], one: Found) -> float:
+    """The worst call's ``|value - expected|``, by the size of what is expected.
+
+    A value that is what two large terms leave of one another has their rounding, not its own: where
+    it is smaller than a hundredth of ``|gradient| |z|``, what one relative change of z would
+    move it by at most, it is measured by that.
+    """
+    worst = 0.0
+    for value, right, moves in zip(values, one.values, one.moves, strict=True):
+        if not (math.isfinite(value) and math.isfinite(right)):
+            return math.inf
+        size = max(abs(right), moves / 100 if math.isfinite(moves) else 0.0)
+        worst = max(worst, abs(value - right) / (size or 1.0))
+    return worst
+
+
 def value_gap(several: list[Found], one: Found) -> float:
     """Of the mean of the processes' values, the worst call: averaged gradients belong to it."""
     means = [sum(values) / len(values) for values in zip(*(found.values for found in several))]
-    return max(map(gap, means, one.values))
+    return values_gap(means, one)
 
 
 def grad_gap(several: list[Found], one: Found) -> float:

@@ -22,6 +22,7 @@ from solo.conformance.examination import (
     parameter_gap,
     state_gap,
     value_gap,
+    values_gap,
 )
 from solo.conformance.pool import FailedError
 from solo.conformance.work import Found
@@ -43,13 +44,11 @@ def _worst(ex: Examination, of: Callable[[list[Found], Found], float]) -> Gap:
     return largest({f"{w} processes": of(*ex.shared(w, calls=CALLS)) for w in WORLDS})
 
 
-def _apart(found: Found, other: Found) -> float:
-    return max(map(gap, found.values, other.values))
-
-
 def value(ex: Examination) -> Line:
     """Of a shared batch."""
-    apart = _worst(ex, lambda several, one: max(_apart(found, several[0]) for found in several))
+    apart = _worst(
+        ex, lambda several, one: max(values_gap(found.values, several[0]) for found in several)
+    )
     detail = "" if apart.size <= EXACT else "each process reports its own; their mean is compared"
     return _worst(ex, value_gap).judged("value", detail=detail)
 
@@ -94,7 +93,7 @@ def built_first(ex: Examination) -> Line:
 def _between(several: list[Found], plain: list[Found]) -> dict[str, float]:
     """Gaps of two processes to two others: faults that both have are other lines'."""
     gaps = {
-        "value": max(map(_apart, several, plain)),
+        "value": max(values_gap(a.values, b) for a, b in zip(several, plain)),
         "gradient": max(gap(a.grad, b.grad) for a, b in zip(several, plain)),
     }
     if plain[0].parameters:
@@ -127,11 +126,12 @@ def accumulation(ex: Examination) -> Line:
     at_once = ex.alone(order=order, parts=size)
     parts = ex.alone(order=order, parts=size, backwards_last=True)
     one = ex.alone(order=order)
-    late = max(gap(parts.grad, at_once.grad), *map(gap, parts.values, at_once.values))
+    late = max(gap(parts.grad, at_once.grad), values_gap(parts.values, at_once))
     if not late <= EXACT:
         said = "backward passes after all calls give other gradients than each after its call"
         return Line("accumulation", f"{late:.1e}", "FAIL", said, late)
-    off = max(grad_gap([parts], one), gap(sum(parts.values) / len(parts.values), one.values[0]))
+    whole = sum(parts.values) / len(parts.values)
+    off = max(grad_gap([parts], one), values_gap([whole], one))
     if not math.isfinite(off):
         return Line("accumulation", "not finite", "FAIL", "four parts of the batch")
     same = off <= EXACT
@@ -167,7 +167,7 @@ def half(name: str, dtype: str, limit: float) -> Callable[[Examination], Line]:
             for world, several in ((0, alone), (2, ex.found(trial, 2))):
                 place = f"{words}, 2 processes" if world else words
                 apart = zip(several, exact[world])
-                each = [(gap(a.values[0], b.values[0]), gap(a.grad, b.grad)) for a, b in apart]
+                each = [(values_gap(a.values, b), gap(a.grad, b.grad)) for a, b in apart]
                 gaps[f"value{place}"] = max(value for value, _ in each)
                 gaps[f"gradient{place}"] = max(gradient for _, gradient in each)
         return largest(gaps).judged(name, limit, detail)
@@ -223,7 +223,7 @@ def order_of_samples(ex: Examination) -> Line:
     count = ex.subject.samples
     mixed = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     moved, one = ex.alone(order=mixed.tolist()), ex.alone()
-    gaps = {"value": gap(moved.values[0], one.values[0])}
+    gaps = {"value": values_gap(moved.values, one)}
     gaps["gradient"] = gap(moved.grad, one.grad[:, :, mixed])
     return largest(gaps).judged("order of samples")
 
@@ -240,7 +240,7 @@ def order_of_views(ex: Examination) -> Line:
     for order in sorted(orders):
         said = "" if len(orders) == 1 else f" of views {order}"
         moved = ex.alone(views=order)
-        gaps[f"value{said}"] = gap(moved.values[0], one.values[0])
+        gaps[f"value{said}"] = values_gap(moved.values, one)
         gaps[f"gradient{said}"] = gap(moved.grad, one.grad[:, list(order)])
     worst = largest(gaps)
     if worst.size > EXACT and ex.draws:

@@ -76,7 +76,8 @@ class Trial(NamedTuple):
 class Found(NamedTuple):
     """What one process found.
 
-    ``values``: of each call; ``grad``: of its share of z in each call, [C, V, n, D];
+    ``values``: of each call; ``moves``: of each call, the norm of its gradient times z's;
+    ``grad``: of its share of z in each call, [C, V, n, D];
     ``parameters``: their gradients, the calls' mean, averaged over processes as DDP does;
     ``unused``: those that get none; ``kept`` and ``state``: buffers and frozen parameters before
     the first call and after the last; ``collectives``: their names and bytes; ``drawn``: of each
@@ -84,6 +85,7 @@ class Found(NamedTuple):
     """
 
     values: list[float]
+    moves: list[float]
     grad: Tensor
     parameters: dict[str, Tensor]
     unused: list[str]
@@ -210,7 +212,10 @@ def _attempt(
         for value in values if trial.backwards_last else ():
             _backward(value)
     each = len(pieces) // trial.calls
-    grad = torch.stack([torch.zeros_like(z) if z.grad is None else z.grad for z in leaves])
+    grads = [torch.zeros_like(z) if z.grad is None else z.grad for z in leaves]
+    grad = torch.stack(grads)
+    of_pieces = [part for whole in grads for part in whole.split(size, dim=1)]
+    moves = [float(g.norm() * x.detach().norm()) for g, (x, _) in zip(of_pieces, pieces)]
     parameters, unused = {}, []
     for name, parameter in _named(built, "named_parameters"):
         if parameter.requires_grad:
@@ -222,6 +227,7 @@ def _attempt(
             parameters[name] = total / world
     return Found(
         [float(value) for value in values],
+        moves,
         grad.detach() / each,
         parameters,
         unused,

@@ -134,6 +134,8 @@ def test_what_does_not_apply_is_not_judged(pool: Pool) -> None:
         ("derivative", "penalty"),
         ("value", "by_environment"),
         ("value", "in_place"),
+        ("value", "cancels"),
+        ("order of samples", "cancels"),
         ("value", "by_modules_generator"),
         ("collectives", "ring"),
         ("fresh draws", "by_modules_generator"),

@@ -175,7 +175,7 @@ class WandB(Section):
     """Upload the last checkpoint as an artifact when the run ends."""
 
 
-PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed", "64", "64-true")
+PRECISIONS = ("auto", "32", "32-true", "16-mixed", "bf16-mixed", "64", "64-true")
 
 
 class RunConfig(Section):
@@ -240,7 +240,8 @@ class RunConfig(Section):
     strategy: str = "auto"
     """auto, ddp, ddp_find_unused_parameters_true …; one process needs none."""
     precision: str = "32"
-    """32, 16-mixed, bf16-mixed, 64. Losses compute in float32 (with 64 in float64)."""
+    """32, 16-mixed, bf16-mixed, 64, or auto: bf16-mixed where the device has instructions for it,
+    32 elsewhere. Losses compute in float32 (with 64 in float64)."""
     sync_batchnorm: bool = False
     """BatchNorm statistics of the global batch (GPU only)."""
     accumulate_grad_batches: Positive = 1

@@ -95,7 +95,7 @@ class Run:
         try:
             if trainer.is_global_zero:
                 folder.create(config)
-                folder.note(train_images=len(data.train))
+                folder.note(train_images=len(data.train), precision=trainer.precision)
             yield cls(config, data, console, trainer, io, folder)
         except Exception as error:
             if trainer.is_global_zero:

@@ -66,7 +66,6 @@ def build_trainer(
         max_epochs=config.max_epochs,
         max_steps=config.max_steps,
         num_nodes=config.num_nodes,
-        precision=config.precision,  # type: ignore[arg-type]
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val,
         gradient_clip_algorithm=config.gradient_clip_algorithm,
@@ -126,6 +125,7 @@ def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
     return {
         "accelerator": accelerator,
         "devices": devices,
+        "precision": find_precision(config, accelerator, console),
         "strategy": find_strategy(config, alone),
         "sync_batchnorm": sync_batchnorm and not alone,
     }
@@ -152,6 +152,33 @@ def find_accelerator(config: RunConfig) -> str:
             "(or bf16-mixed)"
         )
     return accelerator
+
+
+def find_precision(config: RunConfig, accelerator: str, console: Console) -> str:
+    """The config's; for "auto", what is fast on this machine, and said."""
+    if config.precision == "auto":
+        chosen = "bf16-mixed" if has_bfloat16(accelerator) else "32"
+        console.print(f"precision is auto: {chosen} on this machine")
+        return chosen
+    if config.precision == "bf16-mixed" and accelerator == "cpu" and not has_bfloat16("cpu"):
+        console.print(
+            "precision is bf16-mixed, but this processor has no instructions for bfloat16; "
+            "++precision=32 is several times as fast here",
+            soft_wrap=True,
+        )
+    return config.precision
+
+
+def has_bfloat16(accelerator: str) -> bool:
+    """Whether a device computes in bfloat16, rather than by way of float32."""
+    if accelerator == "gpu":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if accelerator != "cpu":
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def find_devices(config: RunConfig, accelerator: str) -> int | list[int] | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,34 @@ def test_the_trainer_uses_it(tmp_path: Path) -> None:
         trainer, _ = build_trainer(config, ImageData(config), options, Console(quiet=True))
         assert isinstance(trainer, pl.Trainer)
         assert isinstance(trainer.strategy._layer_sync, SyncBatchNorm) == wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "instructions", "chosen", "said"),
+    [
+        ("auto", {"avx2": True, "avx512_bf16": False}, "32", "precision is auto: 32"),
+        ("auto", {"avx512_bf16": True}, "bf16-mixed", "precision is auto: bf16-mixed"),
+        ("auto", {"neon": True, "bf16": True}, "bf16-mixed", "precision is auto: bf16-mixed"),
+        ("bf16-mixed", {"avx2": True}, "bf16-mixed", "++precision=32 is several times as fast"),
+        ("bf16-mixed", {"amx_bf16": True}, "bf16-mixed", ""),
+        ("32", {"avx512_bf16": True}, "32", ""),
+    ],
+)
+def test_bfloat16_only_where_it_is_fast(
+    asked: str,
+    instructions: dict[str, bool],
+    chosen: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    config, out = resolve_config(tiny(tmp_path, precision=asked)), io.StringIO()
+    options = hardware_options(config, Console(file=out, width=200))
+    assert options["precision"] == chosen
+    assert said in out.getvalue() and bool(said) == bool(out.getvalue())
+    trainer, _ = build_trainer(config, ImageData(config), options, Console(quiet=True))
+    assert trainer.precision == {"32": "32-true"}.get(chosen, chosen)
 
 
 @pytest.mark.parametrize(

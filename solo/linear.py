@@ -55,12 +55,14 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     rows, picture = MODES[config.mode](config, encoder, console)
     folder = choose_folder(config, console.print)
     try:
-        folder.create(config)
-        write_table(folder.path, rows, console)
-        show_rows(config, folder, rows, console.print)
-        if picture is not None:
-            picture.savefig(folder.path / f"{config.mode}.png", dpi=110)
-        folder.finish()
+        with folder.noting_errors():
+            folder.create(config)
+            folder.note(model=encoder.name)
+            write_table(folder.path, rows, console)
+            show_rows(config, folder, rows, console.print)
+            if picture is not None:
+                picture.savefig(folder.path / f"{config.mode}.png", dpi=110)
+            folder.finish()
     finally:
         folder.release()
     return Result(folder.path, rows)
@@ -95,6 +97,7 @@ def _train(
         what = {"model": encoder.name, "mode": config.mode}
         rows: list[dict[str, Any]] = [{**what, **found}]
         if current.is_first:
+            current.folder.note(model=encoder.name)
             if in_grid:
                 rows = [{**what, **row} for row in current.saved.checkpoint()["grid"]]
             write_table(current.folder.path, rows, console)

@@ -71,7 +71,7 @@ class HealthMonitor(pl.Callback):
         step = int(distributed.all_max(self._first_bad))
         if step >= 0:
             raise DivergedError(
-                f"The loss became NaN or infinite at step {step}. The last checkpoint was written "
-                "before that and is kept. Lower optimizer.lr, or find the operation with "
+                f"The loss became NaN or infinite at step {step}. Checkpoints written before "
+                "that are kept. Lower optimizer.lr, or find the operation with "
                 "++detect_anomaly=true"
             )

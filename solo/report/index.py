@@ -184,25 +184,11 @@ def _evaluations(found: Iterable[Overview]) -> dict[Path, list[str]]:
     """By the run's folder: what its evaluations found; a checkpoint is the run's that has it."""
     told: dict[Path, list[str]] = {}
     for item in found:
-        source, file = item.config.get("pretrained"), item.folder / "results.json"
-        if not source or not file.is_file():
-            continue
-        try:
-            rows = json.loads(file.read_text())
-        except ValueError:
+        source = item.config.get("pretrained")
+        if not source or not item.found:
             continue
         where = Path(source).resolve()
         found_run = SavedRun.around(where)
         run = found_run.folder if found_run else where
-        told.setdefault(run, []).append(f"{item.config.get('mode')}: {_row_texts(rows)}")
+        told.setdefault(run, []).append(f"{item.config.get('mode')}: {item.found}")
     return told
-
-
-def _row_texts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Numbers of the first rows, in words."""
-    texts = []
-    for row in rows[:4]:
-        numbers = {name: v["mean"] if isinstance(v, dict) else v for name, v in row.items()}
-        told = (f"{name} {v:.4g}" for name, v in numbers.items() if isinstance(v, (int, float)))
-        texts.append(" ".join(told))
-    return ", ".join(texts)

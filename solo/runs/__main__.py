@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from solo.config import ConfigError
+from solo.config import ConfigError, unknown_name
 from solo.runs.metrics import METRICS, describe
 from solo.runs.overview import SHOWN, Overview, differing, runs_below
 
@@ -21,17 +21,37 @@ from solo.runs.overview import SHOWN, Overview, differing, runs_below
 def main(arguments: Sequence[str] | None = None) -> int:
     """Show; 0, or 1 where there is no run."""
     parser = argparse.ArgumentParser(prog="python -m solo.runs", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("trained_models"))
-    parser.add_argument("--sort", metavar="METRIC", help="the largest value first")
-    parser.add_argument("--show", metavar="METRIC", nargs="+", help="columns of metrics.csv")
-    parser.add_argument("--csv", action="store_true", help="every value of every run, for scripts")
-    parser.add_argument("--watch", type=float, metavar="SECONDS", nargs="?", const=5.0)
     parser.add_argument(
-        "--diff", type=Path, metavar="RUN", nargs="+", help="what differs in configs"
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("trained_models"),
+        help="with runs in it, or above such; checkpoint.dir, which is trained_models if not set",
+    )
+    parser.add_argument("--sort", metavar="METRIC", help="the largest value first; see --csv")
+    parser.add_argument("--reverse", action="store_true", help="the smallest first")
+    parser.add_argument(
+        "--show", metavar="METRIC", nargs="+", help="columns in place of the usual; see --csv"
+    )
+    parser.add_argument("--csv", action="store_true", help="every value of every run, for scripts")
+    parser.add_argument(
+        "--watch",
+        type=float,
+        metavar="SECONDS",
+        nargs="?",
+        const=5.0,
+        help="show it anew every so many seconds (5), until Ctrl-C",
+    )
+    parser.add_argument(
+        "--diff", type=Path, metavar="RUN", nargs="+", help="keys in which runs' configs differ"
     )
     options = parser.parse_args(arguments)
     console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 1000  # a line a run, whoever reads it
     if options.diff:
+        if len(options.diff) < 2:
+            parser.error(f"--diff names one run, {options.diff[0]}; give two or more")
         try:
             console.print(_differences(options.diff))
         except ConfigError as error:
@@ -40,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.folder.is_dir():
         parser.error(f"there is no folder {options.folder}")
     runs = _sorted(options)
+    there = {name for run in runs for name in run.values}
+    for name in (*(options.show or ()), *([options.sort] if options.sort else ())):
+        if runs and name not in there and name not in METRICS:
+            parser.error(str(unknown_name("metric", name, sorted(there))))
     if options.csv:
         _write(runs)
     elif options.watch:
@@ -57,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _sorted(options: argparse.Namespace) -> list[Overview]:
     runs = list(runs_below(options.folder))
     if options.sort:
-        lowest = float("-inf")
-        runs.sort(key=lambda run: -run.values.get(options.sort, lowest))
+        sign = 1 if options.reverse else -1
+        runs.sort(key=lambda run: sign * run.values.get(options.sort, sign * float("inf")))
     return runs
 
 
@@ -66,17 +90,29 @@ def _table(runs: Sequence[Overview], options: argparse.Namespace) -> Table:
     wanted = options.show or [*SHOWN, *([options.sort] if options.sort else [])]
     there = {name for run in runs for name in run.values}
     columns = [name for name in dict.fromkeys(wanted) if name in there]
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "what", "data", "backbone", "status", "epoch"):
-        table.add_column(name, overflow="fold")
+    texts: dict[str, list[str]] = {
+        "run": [run.folder.name for run in runs],
+        "what": [run.kind for run in runs],
+        "data": [run.dataset for run in runs],
+        "backbone": [run.backbone for run in runs],
+        "status": [_status(run) for run in runs],
+        "epoch": [_epochs(run) for run in runs],
+    }
     for name in columns:
-        table.add_column(METRICS[name].label if name in METRICS else name, justify="right")
-    for run in runs:
-        cells = [
-            describe(name).text(run.values[name]) if name in run.values else "" for name in columns
-        ]
-        what = (run.folder.name, run.kind, run.dataset, run.backbone, _status(run), _epochs(run))
-        table.add_row(*what, *cells)
+        cells = [describe(name).text(r.values[name]) if name in r.values else "" for r in runs]
+        texts[METRICS[name].label if name in METRICS else name] = cells
+    texts["found"] = [run.found for run in runs]
+    same = {}
+    for name in ("data", "backbone", "found"):  # said once, or not at all, leaves room
+        if len(set(texts[name])) == 1 and len(runs) > 1:
+            same[name] = texts.pop(name)[0]
+    title = ", ".join(f"{name}: {text}" for name, text in same.items() if text)
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for name in texts:
+        right = name not in ("run", "what", "data", "backbone", "status", "found")
+        table.add_column(name, overflow="fold", justify="right" if right else "left")
+    for row in zip(*texts.values()):
+        table.add_row(*row)
     return table
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from solo.config import ConfigError, RunConfig
+from solo.config import ConfigError, RunConfig, RunError
 from solo.config.evaluation import LinearConfig
 from solo.config.published import translate
 from solo.methods import resolve_config
@@ -121,6 +121,19 @@ class RunFolder:
         """Add facts to environment.json."""
         text = json.dumps({**self.facts(), **facts}, indent=2) + "\n"
         _replace(self.path / "environment.json", text)
+
+    @contextlib.contextmanager
+    def noting_errors(self) -> Iterator[None]:
+        """Note what ends the block, for those who look at many runs."""
+        try:
+            yield
+        except Exception as error:
+            text = " ".join(str(error).split())
+            if not isinstance(error, RunError):  # those say what happened, and what to do
+                text = f"{type(error).__name__}: {text}"
+            with contextlib.suppress(OSError):  # a full disk may be what ended it
+                self.note(error=text[:1000])
+            raise
 
     def finish(self) -> None:
         """Mark the run as complete."""

@@ -25,7 +25,8 @@ class Overview(NamedTuple):
     line of what ended it, where that is known; ``epoch``: how many are done; ``left``: seconds to
     the end of a running one, and ``speed`` in images a second, where they can be told; ``recipe``
     and ``changes``: what Hydra read, and the words that changed it; ``values``: the newest of each
-    metric; ``config``: its keys, dotted.
+    metric, and what an evaluation found; ``found``: the latter in words; ``config``: its keys,
+    dotted.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Overview(NamedTuple):
     recipe: str
     changes: str
     values: dict[str, float]
+    found: str
     config: dict[str, Any]
 
 
@@ -63,6 +65,8 @@ def overview(folder: Path) -> Overview:
     """
     saved = SavedRun(folder)
     config, facts = saved.config, saved.facts
+    model = facts.get("model") or Path(config.get("pretrained") or "").name
+    found = _named(saved.results(), model)
     status, values = facts.get("status", "died"), saved.newest()
     if status in ("running", "trained"):
         status = "running" if holder(folder) else "died"
@@ -86,10 +90,34 @@ def overview(folder: Path) -> Overview:
         _left(saved, each, epochs - epoch) if status == "running" and each else None,
         images / each if images and each else None,
         facts.get("recipe") or "",
-        " ".join(facts.get("overrides") or ()),
-        values,
+        " ".join(_last_said(facts.get("overrides") or ())),
+        values | found,
+        "; ".join(f"{name} {value:.4g}" for name, value in list(found.items())[:4]),
         flat(config),
     )
+
+
+def _named(rows: Sequence[Mapping[str, Any]], model: str | None) -> dict[str, float]:
+    """Numbers of an evaluation's table, called after what tells their rows apart.
+
+    The network's own rows need not say its name, so that two networks' are called alike; of rows
+    that are called alike, such as temperatures of kNN, the first is the best.
+    """
+    found: dict[str, float] = {}
+    for row in sorted(rows, key=lambda row: row.get("model", model) != model):
+        texts = [v for v in row.values() if isinstance(v, str) and v != model]
+        counts = [f"{k} {v}" for k, v in row.items() if isinstance(v, int)]
+        place = ", ".join((*counts, *texts))
+        for name, value in row.items():
+            if isinstance(value, float):
+                found.setdefault(f"{place}: {name}" if place else name, value)
+    return found
+
+
+def _last_said(words: Sequence[str]) -> list[str]:
+    """Overrides as they hold: the last of each key; where a run lies, its folder says."""
+    last = {word.lstrip("+~").partition("=")[0]: word for word in words}
+    return [word for key, word in last.items() if key != "checkpoint.dir"]
 
 
 def _seconds_an_epoch(saved: SavedRun, facts: Mapping[str, Any], epoch: int) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -92,16 +93,13 @@ class Run:
         interval = data.logging_interval(logging_interval, trainer.world_size)
         trainer.log_every_n_steps = interval  # type: ignore[attr-defined]
         folder = agree_on_folder(config, trainer, console)
+        first = trainer.is_global_zero
         try:
-            if trainer.is_global_zero:
-                folder.create(config)
-                folder.note(train_images=len(data.train), precision=trainer.precision)
-            yield cls(config, data, console, trainer, io, folder)
-        except Exception as error:
-            if trainer.is_global_zero:
-                with contextlib.suppress(OSError):  # a full disk may be what ended it
-                    folder.note(error=(str(error).strip() or repr(error)).splitlines()[-1][:500])
-            raise
+            with folder.noting_errors() if first else contextlib.nullcontext():
+                if first:
+                    folder.create(config)
+                    folder.note(train_images=len(data.train), precision=trainer.precision)
+                yield cls(config, data, console, trainer, io, folder)
         finally:
             if config.uses_wandb:
                 close_dashboard()
@@ -211,8 +209,16 @@ def how_to_go_on(folder: RunFolder) -> str:
         return "Nothing was saved yet."
     return (
         "The same command with ++auto_resume.enabled=true goes on from its last checkpoint; so "
-        f"does ++resume_from_checkpoint={last}, in a new folder."
+        f"does {_word('resume_from_checkpoint', last)}, in a new folder."
     )
+
+
+def _word(key: str, path: Path) -> str:
+    """An override to type: quoted for the shell, and for Hydra, where the path needs it."""
+    if re.fullmatch(r"[\w./-]+", str(path)):
+        return f"++{key}={path}"
+    inner = str(path).replace("'", "\\'")
+    return shlex.quote(f"++{key}='{inner}'")
 
 
 def explain(error: Exception) -> str | None:

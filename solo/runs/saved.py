@@ -21,6 +21,10 @@ TAIL = 2**16
 """Bytes at the end of metrics.csv that are read for the newest values."""
 
 
+def _mean(value: Any) -> Any:
+    return value["mean"] if isinstance(value, dict) and "mean" in value else value
+
+
 class Metrics(dict[str, np.ndarray]):
     """Each metric's rows: [n, 2] of step and value."""
 
@@ -70,6 +74,14 @@ class SavedRun:
         except (OSError, ValueError):
             return {}
         return content
+
+    def results(self) -> list[dict[str, Any]]:
+        """Rows that an evaluation found, a score being its mean; none of any other run."""
+        try:
+            rows = json.loads((self.folder / "results.json").read_text())
+        except (OSError, ValueError):
+            return []
+        return [{name: _mean(value) for name, value in row.items()} for row in rows]
 
     def checkpoint(self) -> dict[str, Any]:
         """The newest state whose file is sound: where last.ckpt is damaged, the one before.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -14,14 +15,19 @@ from typing import Any
 
 import pytest
 from helpers import tiny
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from solo import linear
 from solo.config import RunError
 from solo.methods import SSLMethod
 from solo.pretrain import run
 from solo.runs import SavedRun
 from solo.runs.__main__ import main
+from solo.runs.checkpoint_files import LAST
+from solo.runs.folder import RunFolder
 from solo.runs.lease import claim
 from solo.runs.overview import differing, overview, runs_below
+from solo.runs.run import how_to_go_on
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -94,6 +100,7 @@ def test_by_command(several: Path, command: Command, capsys: pytest.CaptureFixtu
         "done",
         "interrupted",
         "died: CUDA out of memory",
+        "data: digits, backbone: resnet10t",
         "linear probe, backbone",
         "2/2",
     ):
@@ -110,10 +117,53 @@ def test_by_command(several: Path, command: Command, capsys: pytest.CaptureFixtu
     assert "seed" in said and "77" in said and "backbone" not in said
     (several / "empty").mkdir()
     assert main([str(several / "empty")]) == 1
-    for words in (["--diff", str(several / "empty")], [str(several / "nowhere")]):
+    refused = {
+        str(several / "empty"): ["--diff", str(several / "empty"), str(several / "done")],
+        "names one run": ["--diff", str(several / "done")],
+        str(several / "nowhere"): [str(several / "nowhere")],
+        "did you mean val_acc1": [str(several), "--sort", "val_ac1"],
+        "There is no metric 'nonsense'": [str(several), "--show", "val_acc1", "nonsense"],
+    }
+    for why, words in refused.items():
         with pytest.raises(SystemExit):
             main(words)
-        assert str(several) in capsys.readouterr().err
+        assert why in capsys.readouterr().err
+
+
+def test_order_and_damage(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (several / "gone/metrics.csv").write_bytes(b"epoch,step,val_acc1\n0,1,99.5\n" + b"\x00\xff" * 9)
+    (several / "live/metrics.csv").write_text("epoch,step,val_acc1\n0,1,0.5\n")
+    (several / "cut/metrics.csv").unlink()
+    for more, expected in ([], "gone done live cut"), (["--reverse"], "live done gone cut"):
+        assert main([str(several), "--sort", "val_acc1", *more]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[2:]] == expected.split()
+    (several / "cut/config.yaml").write_text("a: [")
+    assert main([str(several)]) == 0 and "cut" not in capsys.readouterr().out
+
+
+def test_what_evaluations_found(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content: dict[str, list[dict[str, Any]]] = {
+        "done": [
+            {"shots": 1, "model": "raw pixels", "digits": {"mean": 40.0, "std": 1.0}},
+            {"shots": 1, "model": "mine", "digits": {"mean": 50.0, "std": None}},
+        ],
+        "cut": [{"k": 20, "temperature": 0.1, "acc1": 90.0}, {"k": 20, "acc1": 80.0}],
+    }
+    for name, rows in content.items():
+        (several / name / "results.json").write_text(json.dumps(rows))
+        file = several / name / "environment.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "model": "mine"}))
+    (several / "gone/results.json").write_text('[{"acc1": 9')
+    assert main([str(several), "--csv"]) == 0
+    rows = {Path(r["folder"]).name: r for r in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert rows["done"]["shots 1: digits"] == "50.0" and rows["cut"]["shots 1: digits"] == ""
+    assert rows["done"]["shots 1, raw pixels: digits"] == "40.0"
+    assert rows["cut"]["k 20: acc1"] == "90.0"
+    assert rows["done"]["found"] == "shots 1: digits 50; shots 1, raw pixels: digits 40"
+    assert rows["gone"]["found"] == ""
+    assert main([str(several), "--sort", "k 20: acc1"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith("cut")
 
 
 def test_what_ended_a_run_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,4 +174,31 @@ def test_what_ended_a_run_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(RunError):
         run(tiny(tmp_path))
     (found,) = runs_below(tmp_path)
-    assert (found.status, found.error) == ("died", "the disk is full")
+    assert (found.status, found.error) == ("died", "first line the disk is full")
+
+
+def test_what_ended_an_evaluation_is_noted(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(linear, "write_table", fails)
+    keys = {"mode": "fast", "pretrained": str(trained), "checkpoint": {"dir": str(tmp_path)}}
+    with pytest.raises(OSError, match="no space"):
+        linear.run(keys)
+    (found,) = runs_below(tmp_path)
+    assert (found.status, found.error) == ("died", "OSError: no space left")
+
+
+@pytest.mark.parametrize("name", ["plain", "with spaces", "it's (1)=x"])
+def test_how_to_go_on_can_be_typed(name: str, tmp_path: Path) -> None:
+    """What is said goes through the shell, and through Hydra's grammar, as it stands."""
+    folder = RunFolder(tmp_path / name)
+    folder.checkpoints.mkdir(parents=True)
+    (folder.checkpoints / LAST).touch()
+    said = how_to_go_on(folder)
+    word = said[said.index("so does ") + 8 : said.index(", in a new folder")]
+    (typed,) = shlex.split(word)
+    (override,) = OverridesParser.create().parse_overrides([typed])
+    assert override.value() == str(folder.checkpoints / LAST)

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from solo.config import RunError
-from solo.config.cli import arguments, prepare_hydra, recipes
+from solo.config.cli import arguments, prepare_hydra, recipes, told_to_the_user
 
 
 @hydra.main(version_base="1.3", config_path=str(recipes() / "linear"), config_name="few_shot")
@@ -14,10 +14,8 @@ def main(cfg: DictConfig) -> None:
     """Compose the config and run it."""
     from solo.linear import run  # after Hydra, so that --help answers at once
 
-    try:
+    with told_to_the_user():
         run(cfg)
-    except RunError as error:
-        sys.exit(error.for_user())
 
 
 def start() -> None:

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from solo.config import RunError
-from solo.config.cli import arguments, prepare_hydra, recipes
+from solo.config.cli import arguments, prepare_hydra, recipes, told_to_the_user
 
 
 @hydra.main(
@@ -14,14 +14,12 @@ from solo.config.cli import arguments, prepare_hydra, recipes
     config_path=str(recipes() / "pretrain/digits"),
     config_name="rectified_lpjepa",
 )
-def main(cfg: DictConfig) -> None:
-    """Compose the config and run it."""
+def main(cfg: DictConfig) -> float | None:
+    """Compose the config and run it; what a sweeper optimises is ``checkpoint.monitor``."""
     from solo.pretrain import run  # after Hydra, so that --help answers at once
 
-    try:
-        run(cfg)
-    except RunError as error:
-        sys.exit(error.for_user())
+    with told_to_the_user():
+        return run(cfg).objective
 
 
 def start() -> None:

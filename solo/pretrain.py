@@ -24,10 +24,15 @@ from solo.runs.metrics import METRICS
 
 
 class Result(NamedTuple):
-    """Where a run's files are, and its last metrics."""
+    """Where a run's files are, its last metrics, and the one of them that it is judged by.
+
+    ``objective``: ``checkpoint.monitor``, or the accuracy of the linear probe; None where no
+    such value was logged.
+    """
 
     folder: Path
     metrics: dict[str, float]
+    objective: float | None
 
 
 def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
@@ -65,7 +70,8 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
                 report(console, folder)
                 folder.finish()
             summarize(console, metrics, folder, current.seconds(), sparse)
-    return Result(folder.path, metrics)
+    objective = metrics.get(config.checkpoint.monitor or "val_acc1")
+    return Result(folder.path, metrics, objective)
 
 
 def announce(

@@ -66,7 +66,9 @@ def taken(words: list[str]) -> tuple[dict[str, Any], bool]:
             folder, name = (Path(value), name) if key == "--config-path" else (folder, value)
         elif not word.startswith("hydra"):
             plain = value.startswith("[")
-            overrides.append(word if plain else f"{key}={value.split(',')[0]}")
+            interval = re.search(r"interval\(([^,]*),", value)  # of a sweeper
+            first = interval[1] if interval else value.split(",")[0]
+            overrides.append(word if plain else f"{key}={first}")
     with hydra.initialize_config_dir(str(folder.absolute()), version_base="1.3"):
         tree = OmegaConf.to_container(hydra.compose(name.removesuffix(".yaml"), overrides))
     assert isinstance(tree, dict)
@@ -96,6 +98,8 @@ def test_every_digits_run_that_is_named(
     """One step each, by the command line as it stands."""
     small = ["max_epochs=1", "limit_train_batches=1", "limit_val_batches=1"]
     small += ["scheduler.warmup_epochs=0", f"checkpoint.dir={tmp_path}", "data.num_workers=0"]
+    if "hydra/sweeper=optuna" in words:
+        words = [*words, "hydra.sweeper.n_trials=3"]
     command(*words, *small)
     count = max([word.count(",") + 1 for word in words if "=" in word] or [1])
     assert len(list(tmp_path.glob("*/*/report.html"))) >= count

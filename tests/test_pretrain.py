@@ -22,6 +22,7 @@ from solo.methods.rectified_lpjepa import RectifiedLpJEPA
 from solo.pretrain import run
 from solo.runs.checkpoint_files import read_checkpoint, write_checkpoint
 from solo.runs.folder import RunFolder
+from solo.runs.overview import runs_below
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -329,6 +330,40 @@ def test_a_sweep_makes_a_run_each(tmp_path: Path, command: Command) -> None:
     configs = [yaml.safe_load((f / "config.yaml").read_text()) for f in folders]
     assert sorted(c["method_kwargs"]["target_l0"] for c in configs) == [0.1, 0.6]
     assert all(json.loads((f / "environment.json").read_text())["finished"] for f in folders)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]])
+def test_what_fails_in_a_sweep_stops_no_other(
+    launcher: list[str], tmp_path: Path, command: Command
+) -> None:
+    options = tiny(tmp_path, max_epochs=1, limit_train_batches=1)
+    words = [*words_of(options), *launcher, "method_kwargs.target_l0=0.1,7,0.6"]
+    done = command("main_pretrain.py", "-m", *words, check=False)
+    assert done.returncode == 1
+    assert "target_l0: 7 was given" in done.stderr, done.stderr
+    assert "resolve_config" not in done.stderr  # no traceback of what the user can mend
+    found = {run.config["method_kwargs.target_l0"]: run.status for run in runs_below(tmp_path)}
+    assert found == {0.1: "finished", 0.6: "finished"}
+
+
+@pytest.mark.slow
+def test_a_sweeper_is_told_what_it_searches_for(tmp_path: Path, command: Command) -> None:
+    options = tiny(tmp_path, max_epochs=1, limit_train_batches=1)
+    options["checkpoint"]["monitor"] = "val_effective_rank"
+    search = [
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.direction=minimize",
+    ]
+    command(
+        "main_pretrain.py", "-m", *words_of(options), *search, "optimizer.lr=interval(0.001,0.01)"
+    )
+    values = [run.values["val_effective_rank"] for run in runs_below(tmp_path)]
+    (file,) = tmp_path.glob("sweeps/*/optimization_results.yaml")
+    assert len(values) == 3
+    best = yaml.safe_load(file.read_text())["best_value"]
+    assert best == pytest.approx(min(values), rel=1e-5)
 
 
 @pytest.mark.slow

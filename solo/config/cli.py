@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.conf import HydraConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from solo.config.resolve import unknown_name
+from solo.config.section import RunError
 
 
 def prepare_hydra() -> None:
@@ -28,6 +34,22 @@ def prepare_hydra() -> None:
         for entry in node.defaults
     ]
     ConfigStore.instance().store(group="hydra", name="config", node=node, provider="solo")
+
+
+@contextmanager
+def told_to_the_user() -> Iterator[None]:
+    """What a user can mend ends the program with its message and status 1.
+
+    In a multirun it is told, and goes to Hydra, which goes on with the other runs and fails at
+    the end.
+    """
+    try:
+        yield
+    except RunError as error:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            sys.exit(error.for_user())
+        print(error.for_user(), file=sys.stderr)
+        raise RunError(error.for_user()) from None
 
 
 def recipes() -> Path:

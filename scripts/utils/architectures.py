@@ -4,15 +4,17 @@
 
 LeJEPA and Rectified LpJEPA are trained on the digits at 32 px with the same rate, weights and
 number of epochs for every network: the smallest of its family in timm, of those up to 60 million
-multiply-adds at that size. The command can be cut short and given again; a run that stops is a row
-of the table like any other. Writes docs/architectures-table.md, docs/architectures.csv, and the
-loss of every run on one page, docs/architectures.png.
+multiply-adds at that size. The command can be cut short and given again, on another machine too:
+what docs/architectures.json has is not run again. A run that stops is a row of the table like any
+other. Writes docs/architectures-table.md, docs/architectures.csv, and the loss of every run on one
+page, docs/architectures.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import subprocess
 import sys
@@ -25,9 +27,9 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reproduce import Job, Kept, finished, found_in, measure, overrides, side_by_side
+from reproduce import Job, finished, measure, overrides, side_by_side
 
-from solo.report.tables import L0, Measured, Row, Table
+from solo.report.tables import L0, Row, Table
 from solo.runs import SavedRun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,22 +57,32 @@ SETTING = [
     "scheduler.warmup_epochs=1",
     "knn_eval.enabled=false",
 ]
-SHOTS = ("shots/10", "untrained network/shots/10")
+SOURCES = {"untrained": "untrained network/shots/10", "trained": "shots/10", "l0": L0}
+POINTS = 60
+"""Of a curve, at most."""
 
 
 class Seen(NamedTuple):
-    """What became of one architecture with one method."""
+    """What became of one architecture with one method.
 
-    measured: Measured | None
+    ``found``: accuracies with 10 shots, untrained and trained, and l0, where the run ended;
+    ``curve``: steps and losses; ``commit``: of the code; ``stopped``: the last line of the error.
+    """
+
+    found: dict[str, float]
+    curve: list[list[float]]
+    commit: str = ""
     stopped: str = ""
-    """The last line of the error, where the run did not end."""
 
-    def cell(self, source: str, digits: int = 1) -> str:
+    def cell(self, name: str, digits: int = 1) -> str:
         """A number of the table, or why there is none."""
-        if self.measured is None:
+        if name not in self.found:
             return "stopped" if self.stopped else ""
-        value = self.measured.get(source)
-        return "" if value is None else f"{value:.{digits}f}"
+        return f"{self.found[name]:.{digits}f}"
+
+
+Everything = Mapping[str, Mapping[str, Seen]]
+NOTHING = Seen({}, [])
 
 
 def table_of(names: Sequence[str]) -> Table:
@@ -89,7 +101,7 @@ def table_of(names: Sequence[str]) -> Table:
         overrides=SETTING,
         seeds=[5],
         evaluation=["few_shot.shots=[10]"],
-        columns={"10 shots": "shots/10"},
+        columns={"10 shots": SOURCES["trained"]},
         rows=rows,
     )
 
@@ -107,89 +119,112 @@ def attempt(table: Table, job: Job, words: list[str], threads: int | None) -> No
         reason.write_text(lines[-1].strip() if lines else f"exit status {error.returncode}")
 
 
-def seen(jobs: Sequence[Job]) -> dict[str, dict[str, Seen]]:
-    """What is there, by architecture and method."""
-    measured = found_in(jobs, Kept({}, {})).found
-    out: dict[str, dict[str, Seen]] = {}
+def seen(jobs: Sequence[Job], known: Everything) -> Everything:
+    """What is there, by architecture and method: known before, or in the runs' folders."""
+    out: dict[str, dict[str, Seen]] = {name: dict(by) for name, by in known.items()}
     for job in jobs:
         method, name = job.name.split(" ")
         reason = job.folder / "stopped.txt"
-        out.setdefault(name, {})[method] = Seen(
-            measured[job.name][0] if measured[job.name] else None,
-            reason.read_text() if reason.is_file() else "",
-        )
+        if job.measured.is_file():
+            out.setdefault(name, {})[method] = _measured(job, METHODS[method])
+        elif reason.is_file():
+            out.setdefault(name, {})[method] = Seen({}, [], stopped=reason.read_text())
     return out
 
 
-def write(found: Mapping[str, Mapping[str, Seen]], out: Path) -> str:
-    """The table as .md and .csv; what the first says."""
+def _among(known: Everything, job: Job) -> bool:
+    method, name = job.name.split(" ")
+    return method in known.get(name, {})
+
+
+def _measured(job: Job, loss: str) -> Seen:
+    content = json.loads(job.measured.read_text())
+    folder = finished(job.folder)
+    assert folder is not None, job.folder
+    saved = SavedRun(folder)
+    rows = saved.metrics.get(loss)
+    curve = [] if rows is None else rows[:: math.ceil(len(rows) / POINTS)].tolist()
+    found = {name: content[source] for name, source in SOURCES.items() if source in content}
+    return Seen(found, [[x, float(f"{y:.5g}")] for x, y in curve], saved.facts.get("git") or "")
+
+
+def read(file: Path) -> Everything:
+    """What an earlier call found; nothing where there was none."""
+    if not file.is_file():
+        return {}
+    content = json.loads(file.read_text())
+    return {name: {m: Seen(**one) for m, one in by.items()} for name, by in content.items()}
+
+
+def write(found: Everything, out: Path) -> str:
+    """The table as .md and .csv, and everything as .json; what the first says."""
     titles = ["", "untrained", "LeJEPA", "Rectified LpJEPA", "l0 (asked: 0.25)"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    trained, untrained = SHOTS
     for name, by in found.items():
-        lejepa, rectified = by["lejepa"], by["rectified_lpjepa"]
+        lejepa, rectified = (by.get(method, NOTHING) for method in METHODS)
         cells = [
-            lejepa.cell(untrained) or rectified.cell(untrained),
-            lejepa.cell(trained),
-            rectified.cell(trained),
-            rectified.cell(L0, 3),
+            lejepa.cell("untrained") or rectified.cell("untrained"),
+            lejepa.cell("trained"),
+            rectified.cell("trained"),
+            rectified.cell("l0", 3),
         ]
-        if any(cells):
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    commits = {one.commit[:10] for by in found.values() for one in by.values() if one.commit}
+    lines += ["", f"Measured by {' and '.join(sorted(commits))}."] if commits else []
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_name(f"{out.name}-table.md").write_text("\n".join(lines) + "\n")
     with out.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["architecture", "method", "untrained", "trained", "l0", "stopped"])
+        writer.writerow(["architecture", "method", *SOURCES, "commit", "stopped"])
         for name, by in found.items():
             for method, one in by.items():
-                if one.measured is not None or one.stopped:
-                    values = [(one.measured or {}).get(s) for s in (untrained, trained, L0)]
-                    writer.writerow([name, method, *values, one.stopped])
+                values = [one.found.get(column) for column in SOURCES]
+                writer.writerow([name, method, *values, one.commit, one.stopped])
+    entries = (
+        f"{json.dumps(name)}: {json.dumps({m: one._asdict() for m, one in by.items()})}"
+        for name, by in found.items()
+    )
+    part = out.with_suffix(".json.partial")
+    part.write_text("{\n" + ",\n".join(entries) + "\n}\n")
+    part.replace(out.with_suffix(".json"))  # what is known is never lost by a cut
     return "\n".join(lines)
 
 
-def summary(found: Mapping[str, Mapping[str, Seen]]) -> str:
+def summary(found: Everything) -> str:
     """How many learned, in a sentence a method."""
-    trained, untrained = SHOTS
     said = []
     for method in METHODS:
-        there = {n: by[method] for n, by in found.items() if by[method].measured is not None}
-        gains = {
-            n: s.measured[trained] - s.measured[untrained] for n, s in there.items() if s.measured
-        }
-        stopped = [n for n, by in found.items() if by[method].stopped]
-        worse = [n for n, gain in gains.items() if gain <= 0]
+        there = {n: by[method] for n, by in found.items() if method in by}
+        ended = {n: one.found for n, one in there.items() if one.found}
+        stopped = [n for n, one in there.items() if one.stopped]
+        worse = [n for n, one in ended.items() if one["trained"] <= one["untrained"]]
         said.append(
-            f"{method}: {len(there)} architectures ended, {len(gains) - len(worse)} better than "
+            f"{method}: {len(ended)} architectures ended, {len(ended) - len(worse)} better than "
             f"untrained with 10 shots; not better: {', '.join(worse) or 'none'}; stopped: "
             f"{', '.join(stopped) or 'none'}"
         )
     return "\n".join(said)
 
 
-def figure(jobs: Sequence[Job]) -> Figure | None:
+def figure(found: Everything) -> Figure | None:
     """The loss of every run: a panel an architecture, each curve over its own largest value."""
-    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for job in jobs:
-        method, name = job.name.split(" ")
-        folder = finished(job.folder)
-        if folder is not None and METHODS[method] in (metrics := SavedRun(folder).metrics):
-            steps, values = metrics[METHODS[method]].T.tolist()
-            curves.setdefault(name, {})[method] = (steps, values)
-    if not curves:
+    drawn = {name: by for name, by in found.items() if any(one.curve for one in by.values())}
+    if not drawn:
         return None
-    wide = min(8, len(curves))
-    tall = math.ceil(len(curves) / wide)
+    wide = min(8, len(drawn))
+    tall = math.ceil(len(drawn) / wide)
     picture = Figure((1.6 * wide, 1.3 * tall + 0.4), layout="constrained")
     grid = picture.subplots(tall, wide, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, (name, by) in zip(grid.flat, curves.items()):
+    for axes, (name, by) in zip(grid.flat, drawn.items()):
         axes.axis("on")
         axes.set_title(name.replace("_patch16_224", ""), fontsize=7)
         axes.tick_params(labelsize=6)
-        for method, (steps, values) in by.items():
+        for method, one in by.items():
+            if not one.curve:
+                continue
+            steps, values = zip(*one.curve)
             largest = max((abs(v) for v in values if math.isfinite(v)), default=1.0) or 1.0
             colour = f"C{list(METHODS).index(method)}"
             axes.plot(steps, [v / largest for v in values], color=colour, linewidth=1)
@@ -211,20 +246,23 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/architectures")
     parser.add_argument("--work", type=Path, default=ROOT / "trained_models/architectures")
+    parser.add_argument("--again", action="store_true", help="forget what <out>.json has")
     options = parser.parse_args([word for word in sys.argv[1:] if word not in words])
     if options.jobs < 1:
         parser.error(f"--jobs is {options.jobs}; give 1 or more")
     table, work = table_of(options.names), options.work.resolve()
+    known = {} if options.again else read(options.out.with_suffix(".json"))
     jobs = [Job(name, 5, work / name.replace(" ", "-")) for name in table.rows]
+    left = [job for job in jobs if not _among(known, job)]
 
     def run(job: Job, threads: int | None) -> None:
         attempt(table, job, words, threads)
 
-    for _ in side_by_side(run, jobs, options.jobs):
-        write(seen(jobs), options.out)
-    found = seen(jobs)
+    for _ in side_by_side(run, left, options.jobs):
+        write(seen(left, known), options.out)
+    found = seen(left, known)
     print(write(found, options.out), summary(found), sep="\n")
-    if (picture := figure(jobs)) is not None:
+    if (picture := figure(found)) is not None:
         picture.savefig(options.out.with_suffix(".png"), dpi=110)
 
 

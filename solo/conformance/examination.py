@@ -47,9 +47,8 @@ class Gap(NamedTuple):
     def judged(self, name: str, limit: float = EXACT, detail: str = "") -> Line:
         """A line that fails above the limit."""
         good = self.size <= limit  # not so for NaN
-        return Line(
-            name, f"{self.size:.1e}{self.where}", "ok" if good else "FAIL", detail, self.size
-        )
+        size = f"{self.size:.1e}" if math.isfinite(self.size) else "not finite"
+        return Line(name, f"{size}{self.where}", "ok" if good else "FAIL", detail, self.size)
 
 
 def gap(found: Tensor | float, expected: Tensor | float) -> float:

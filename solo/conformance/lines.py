@@ -76,7 +76,7 @@ LINES: dict[str, Kind] = {
         measures.same_draws,
         "All processes draw the same directions, even where their generators do not agree, in the "
         "constructor or in calls. Parameters and buffers are the first's, as DDP makes them.",
-        "The global generator is used, which every process has by itself.",
+        "The global generator is used, which every process has by itself; a seed made of the rank.",
     ),
     "fresh draws": Kind(
         measures.fresh_draws,
@@ -102,7 +102,8 @@ LINES: dict[str, Kind] = {
     ),
     "derivative": Kind(
         measures.derivative,
-        "The gradient is the derivative: central differences along three directions, in float64.",
+        "The gradient at z is the derivative: central differences along three directions of z, in "
+        "float64. (Parameters of the loss are not moved.)",
         "A backward pass of its own that is wrong, a part that is cut off by detach or no_grad.",
     ),
     "zero rows": Kind(
@@ -153,6 +154,6 @@ def measured(ex: Examination, names: Sequence[str] | None = None) -> Iterator[Li
         except NotApplicableError as why:
             yield Line(name, "", "n/a", str(why))
         except FailedError as error:
-            yield Line(name, "raised", "FAIL", str(error))
+            yield Line(name, "raised" if error.ended else "failed", "FAIL", str(error))
         except Exception as error:  # such as a buffer that only one of two has
             yield Line(name, "raised", "FAIL", f"{type(error).__name__}: {error}")

@@ -65,7 +65,11 @@ def gradient(ex: Examination) -> Line:
 
 def parameters(ex: Examination) -> Line:
     """The gradients of the loss's own."""
-    if not any(grad.any() for grad in ex.alone().parameters.values()):
+    one = ex.alone()
+    if not any(grad.any() for grad in one.parameters.values()):
+        if one.unused and not ex.subject.is_method:
+            told = f"asked for by {len(one.unused)}, such as {one.unused[0]}; none gets any"
+            return Line("parameters", "", "note", told)
         raise NotApplicableError("none gets a gradient")
     several, _ = ex.shared(2, calls=CALLS)
     if several[0].unused != several[1].unused:
@@ -180,13 +184,20 @@ def same_draws(ex: Examination) -> Line:
     if not ex.draws:
         raise NotApplicableError("no draws are seen")
     order = range(ex.subject.samples // 2 * 2)
+    several, one = ex.shared(2, calls=CALLS)
+    off = max(value_gap(several, one), grad_gap(several, one))
+    if several[0].drawn != several[1].drawn and not off <= EXACT:
+        # By rank, say. Without a gap, one process's draws are everybody's in the end.
+        said = "processes draw different numbers, though their generators are seeded alike"
+        return Line("same draws", f"{off:.1e}", "FAIL", said, off)
     own = ex.found(ex.trial(order=order, own_seeds=True, calls=CALLS), 2)
     alike = []
     for seed in (work.SEED, work.SEED + 1):  # draws may be those of any process
         trial = ex.trial(order=order, called_with=seed, built_with=seed, calls=CALLS)
         alike.append(ex.found(trial, 2))
     worst = min((largest(_between(own, plain)) for plain in alike), key=lambda each: each.size)
-    return worst.judged("same draws", detail="processes' generators are seeded differently")
+    said = "of generators seeded differently on each process, to ones seeded alike"
+    return worst.judged("same draws", detail=said)
 
 
 def fresh_draws(ex: Examination) -> Line:
@@ -196,7 +207,7 @@ def fresh_draws(ex: Examination) -> Line:
     first, second = ex.alone(calls=2).drawn
     if second:
         again = len([x for x in second if x in first])
-        detail = "tensors of the second call are the first's again"
+        detail = "draws of the second call are the first's again"
         figure = f"{again} of {len(second)}"
         return Line("fresh draws", figure, "FAIL" if again else "ok", detail, again)
     if ex.draws_by_seed:

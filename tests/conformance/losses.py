@@ -145,6 +145,25 @@ def own_directions(z: Tensor) -> Tensor:
     return distributed.gather(z @ directions).square().mean(0).var()
 
 
+def directions_by_rank(z: Tensor) -> Tensor:
+    """Slices from a generator of its own that each process seeds by its rank."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    generator = torch.Generator().manual_seed(7919 + rank)
+    directions = torch.randn(z.shape[1], 8, dtype=z.dtype, generator=generator)
+    return distributed.gather(z @ directions).square().mean(0).var()
+
+
+class Forgotten(nn.Module):
+    """A temperature that no gradient reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return variance(z) / self.temperature.item()
+
+
 class Fixed(nn.Module):
     """Slices drawn once."""
 

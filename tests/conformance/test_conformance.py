@@ -57,6 +57,7 @@ WRONG = [
     ("float16", "overflows", ("bfloat16",)),
     ("float16", "half_across", ("bfloat16", "value")),
     ("same draws", "own_directions", ("value", "gradient", "fresh draws")),
+    ("same draws", "directions_by_rank", ("built first",)),
     ("same draws", "DrawsAndKeeps", ("buffers",)),
     ("same draws", "OwnAttribute", ("value", "gradient")),
     ("fresh draws", "Fixed", ("repeated step",)),
@@ -150,6 +151,11 @@ def test_what_only_looks_like_a_fault_is_none(pool: Pool, line: str, loss: str) 
 def test_a_schedule_or_a_state_is_no_draw(pool: Pool, loss: str) -> None:
     lines = examined(pool, loss, "same draws", "fresh draws")
     assert {line.verdict for line in lines.values()} == {"n/a"}
+
+
+def test_a_parameter_that_no_gradient_reaches_is_named(pool: Pool) -> None:
+    line = examined(pool, "Forgotten", "parameters")["parameters"]
+    assert line.verdict == "note" and "temperature" in line.detail
 
 
 def test_a_call_that_takes_one_view_has_one(pool: Pool) -> None:

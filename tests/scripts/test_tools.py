@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -272,6 +274,7 @@ def test_a_table_is_trained(tmp_path: Path, script: Command) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_architectures(tmp_path: Path, script: Command) -> None:
     """Networks of two kinds are trained with both methods; one that stops is in the table."""
     words = ("--names", "lcnet_035", "test_vit", "no_such_network", "--jobs", "2")
@@ -289,6 +292,15 @@ def test_architectures(tmp_path: Path, script: Command) -> None:
     assert (tmp_path / "table.png").stat().st_size > 5_000
     again = script("scripts/utils/architectures.py", *words, *places, *short)  # trains nothing
     assert first.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]
+    picture = (tmp_path / "table.png").read_bytes()
+    shutil.rmtree(tmp_path / "work")  # on another machine
+    words = ("--names", "lcnet_035", "test_vit", "test_vit2", "no_such_network")
+    more = script("scripts/utils/architectures.py", *words, *places, *short)
+    assert "3 architectures ended" in more.stdout
+    assert len(list((tmp_path / "work").iterdir())) == 2  # of one architecture
+    assert (tmp_path / "table.png").read_bytes() != picture
+    page = (tmp_path / "table-table.md").read_text()
+    assert page.count("\n| ") == 4 and re.search(r"Measured by \w{10}\.", page)
 
 
 def test_image_statistics(image_tree: Path, tmp_path: Path, script: Command) -> None:

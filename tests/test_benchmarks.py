@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import runpy
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import tiny
 
-from benchmarks import gpu, losses, saving, steps
+from benchmarks import gpu, losses, runs_page, saving, steps
 from benchmarks.measure import Row, table
 from benchmarks.recipes import compose
 from solo.data.batches import TrainingViews
+from solo.pretrain import run
 
 
 def digits() -> dict[str, Any]:
@@ -71,3 +74,18 @@ def test_profile_of_a_step(
     monkeypatch.setattr(sys, "argv", ["profile_step"])
     runpy.run_module("benchmarks.profile_step", run_name="__main__")
     assert "convolution" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_runs_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tiny(tmp_path)).folder
+    monkeypatch.setattr(sys, "argv", ["runs_page", str(folder), "--runs", "3"])
+    runs_page.main()
+    said = capsys.readouterr().out
+    assert "3 runs: " in said and ("loaded in" in said or "no Chromium" in said)
+    monkeypatch.setattr(sys, "argv", ["runs_page", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        runs_page.main()
+    assert "it has no config.yaml" in capsys.readouterr().err

@@ -127,6 +127,7 @@ def test_other_commands_exist() -> None:
         "benchmarks",
         "benchmarks.profile_step",
         "benchmarks.rehearse",
+        "benchmarks.runs_page",
         "solo.conformance",
         "solo.report",
         "solo.runs",

@@ -95,7 +95,11 @@ class Examination:
         views = self.loss.views
         subject = self.subject
         seen = f"{views} views of " if views > 1 else ""
-        return f"{seen}{subject.samples} samples, {subject.features} features, standard normal"
+        called = ""
+        if views > 1 and not self.loss.is_stacked:
+            called = f"; called with {', '.join(f'z[{view}]' for view in range(views))}"
+        size = f"{subject.samples} samples, {subject.features} features, standard normal"
+        return f"{seen}{size}{called}"
 
     def trial(self, **options: Any) -> Trial:
         """All samples, or those that are given."""

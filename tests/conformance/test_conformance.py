@@ -256,6 +256,9 @@ def test_how_a_loss_is_called(pool: Pool) -> None:
     assert examined(pool, "without_gradient", "gradient")["gradient"].verdict == "FAIL"
     made = examined(pool, "Counted", "repeated step", make="lambda f, features: f(saved=True)")
     assert made["repeated step"].verdict == "ok"
+    about = Examination(Subject(f"{LOSSES}:pair"), pool).about
+    assert about.endswith("standard normal; called with z[0], z[1]")
+    assert "called" not in Examination(Subject(f"{LOSSES}:variance"), pool).about
     with pytest.raises(ValueError, match="takes 2 arguments, but there are 3 views"):
         examined(pool, "pair", views=3)
 

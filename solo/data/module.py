@@ -93,11 +93,20 @@ class ImageData(pl.LightningDataModule):
 
     def logging_interval(self, wanted: int, processes: int) -> int:
         """``wanted`` optimizer steps, or fewer where an epoch has fewer."""
+        steps = self._batches(processes) // self.config.accumulate_grad_batches
+        return max(1, min(wanted, steps))
+
+    def images_an_epoch(self, processes: int) -> int:
+        """That are trained on, by all processes."""
+        return self._batches(processes) * self.config.optimizer.batch_size * processes
+
+    def _batches(self, processes: int) -> int:
+        """Of an epoch, on each process."""
         batches = len(self.train) // (self.config.optimizer.batch_size * processes)
         limit = self.config.limit_train_batches
-        if limit is not None:
-            batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-        return max(1, min(wanted, batches // self.config.accumulate_grad_batches))
+        if limit is None:
+            return batches
+        return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and how many of its batches are done."""

@@ -77,7 +77,14 @@ def serve(root: Path, every: float, port: int, say: Callable[[str], None] = prin
 
 class _Quiet(SimpleHTTPRequestHandler):
     def send_head(self) -> Any:
-        """Pages alone: whoever is on this machine can ask, and checkpoints lie beside them."""
+        """Pages alone: whoever is on this machine can ask, and checkpoints lie beside them.
+
+        And by the loopback's own names: a page of elsewhere cannot lead a browser here by its own.
+        """
+        host = (self.headers.get("Host") or "").partition(":")[0]
+        if host not in ("127.0.0.1", "localhost"):
+            self.send_error(403)
+            return None
         if self.path in ("/", "/index.html") or self.path.endswith("/report.html"):
             return super().send_head()
         self.send_error(404)
@@ -95,6 +102,11 @@ def _content(root: Path, found: Sequence[Overview], every: float | None) -> dict
     """What the page shows."""
     evaluations = _evaluations(found)
     runs = [_run(root, item, evaluations) for item in found]
+    said = [set(item.changes.split(" ")) for item in found]
+    everywhere = set.intersection(*said) if len(said) > 1 else set()
+    for run, item in zip(runs, found):
+        own = [word for word in item.changes.split(" ") if word not in everywhere]
+        run["changes"] = " ".join(word for word in (item.recipe, *own) if word)
     base = _commonest([item.config for item in found])
     for run, item in zip(runs, found):
         run["config"] = {k: v for k, v in item.config.items() if k not in base or base[k] != v}
@@ -133,7 +145,6 @@ def _run(root: Path, item: Overview, evaluations: Mapping[Path, list[str]]) -> d
         "epochs": item.epochs,
         "left": item.left,
         "speed": item.speed,
-        "changes": " ".join(word for word in (item.recipe, item.changes) if word),
         "evaluations": "; ".join(evaluations.get(item.folder.resolve(), ())),
         "values": {name: _short(value) for name, value in values.items()},
         "curves": _curves(SavedRun(item.folder)),

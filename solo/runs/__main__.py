@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from rich.console import Console
 from rich.live import Live
@@ -43,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="show it anew every so many seconds (5), until Ctrl-C",
     )
     parser.add_argument(
-        "--diff", type=Path, metavar="RUN", nargs="+", help="keys in which runs' configs differ"
+        "--diff",
+        type=Path,
+        metavar="RUN",
+        nargs="+",
+        help="keys in which runs' configs differ; folders, or names of runs below the folder",
     )
     options = parser.parse_args(arguments)
     console = Console(highlight=False, markup=False)
@@ -53,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(options.diff) < 2:
             parser.error(f"--diff names one run, {options.diff[0]}; give two or more")
         try:
-            console.print(_differences(options.diff))
+            console.print(_differences([_named(run, options.folder) for run in options.diff]))
         except ConfigError as error:
             parser.error(str(error))
         return 0
@@ -67,12 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.csv:
         _write(runs)
     elif options.watch:
-        with Live(_table(runs, options), console=console) as live:
+        live = Live(_table(runs, options, console.width), console=console)
+        with contextlib.suppress(KeyboardInterrupt), live:
             while True:
                 time.sleep(options.watch)
-                live.update(_table(_sorted(options), options))
+                live.update(_table(_sorted(options), options, console.width))
     elif runs:
-        console.print(_table(runs, options))
+        console.print(_table(runs, options, console.width))
     if not runs:
         print(f"there is no run below {options.folder}", file=sys.stderr)
     return 0 if runs else 1
@@ -86,16 +93,23 @@ def _sorted(options: argparse.Namespace) -> list[Overview]:
     return runs
 
 
-def _table(runs: Sequence[Overview], options: argparse.Namespace) -> Table:
+NARROW = 140
+"""Columns of a terminal that has no room for everything."""
+
+
+def _table(runs: Sequence[Overview], options: argparse.Namespace, width: int) -> Table:
     wanted = options.show or [*SHOWN, *([options.sort] if options.sort else [])]
     there = {name for run in runs for name in run.values}
     columns = [name for name in dict.fromkeys(wanted) if name in there]
+    if width < NARROW and not options.show:
+        fit = max(1, (width - 68) // 11)
+        columns = [options.sort] if options.sort and fit == 1 else columns[:fit]
     texts: dict[str, list[str]] = {
         "run": [run.folder.name for run in runs],
         "what": [run.kind for run in runs],
         "data": [run.dataset for run in runs],
         "backbone": [run.backbone for run in runs],
-        "status": [_status(run) for run in runs],
+        "status": [shorten(_status(run), 48 if width < NARROW else 2000) for run in runs],
         "epoch": [_epochs(run) for run in runs],
     }
     for name in columns:
@@ -106,14 +120,31 @@ def _table(runs: Sequence[Overview], options: argparse.Namespace) -> Table:
     for name in ("data", "backbone", "found"):  # said once, or not at all, leaves room
         if len(set(texts[name])) == 1 and len(runs) > 1:
             same[name] = texts.pop(name)[0]
+    if width < NARROW:
+        texts.pop("found", None)  # an evaluation's values are columns too, by --show
     title = ", ".join(f"{name}: {text}" for name, text in same.items() if text)
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for name in texts:
         right = name not in ("run", "what", "data", "backbone", "status", "found")
-        table.add_column(name, overflow="fold", justify="right" if right else "left")
+        whole = name in ("run", "what", "epoch")
+        table.add_column(name, overflow="fold", no_wrap=whole, justify="right" if right else "left")
     for row in zip(*texts.values()):
         table.add_row(*row)
     return table
+
+
+def _named(run: Path, root: Path) -> Path:
+    """A run's folder, by its path or its name.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    if run.is_dir():
+        return run
+    there = {file.parent.name: file.parent for file in root.glob("**/environment.json")}
+    if run.name not in there:
+        raise unknown_name(f"run below {root}", run.name, there or ["(none)"])
+    return there[run.name]
 
 
 def _status(run: Overview) -> str:

@@ -21,12 +21,12 @@ SHOWN = ("val_acc1", "val_knn_acc1", "val_l0_sparsity_metric", "expected_l0", "v
 class Overview(NamedTuple):
     """One run.
 
-    ``status``: finished, running, interrupted (saved, by a signal) or died; ``error``: the last
-    line of what ended it, where that is known; ``epoch``: how many are done; ``left``: seconds to
-    the end of a running one, and ``speed`` in images a second, where they can be told; ``recipe``
-    and ``changes``: what Hydra read, and the words that changed it; ``values``: the newest of each
-    metric, and what an evaluation found; ``found``: the latter in words; ``config``: its keys,
-    dotted.
+    ``status``: finished, running, interrupted (saved, by a signal), died, or unreadable;
+    ``error``: what ended it, where that is known; ``epoch``: how many are done; ``left``: seconds
+    to the end of a running one, and ``speed`` in images a second, where they can be told;
+    ``recipe`` and ``changes``: what Hydra read, and the words that changed it; ``values``: the
+    newest of each metric, and what an evaluation found; ``found``: the latter in words;
+    ``config``: its keys, dotted.
     """
 
     folder: Path
@@ -53,8 +53,13 @@ def runs_below(root: Path) -> Iterator[Overview]:
         if (file.parent / "config.yaml").is_file():
             try:
                 yield overview(file.parent)
-            except (ConfigError, csv.Error):  # just being written, or damaged
-                continue
+            except (ConfigError, csv.Error) as error:  # just being written, or damaged
+                yield _unreadable(file.parent, str(error))
+
+
+def _unreadable(folder: Path, error: str) -> Overview:
+    said = error.removeprefix(f"{folder} is no run's folder: its ")
+    return Overview(folder, "", "", "", "unreadable", said, 0, 0, None, None, "", "", {}, "", {})
 
 
 def overview(folder: Path) -> Overview:
@@ -77,7 +82,7 @@ def overview(folder: Path) -> Overview:
         epoch = max(0, epoch - 1)  # the one that it is in
     backbone = config.get("backbone") or {}
     each = _seconds_an_epoch(saved, facts, epoch)
-    images = facts.get("train_images")
+    images = facts.get("images_an_epoch")
     return Overview(
         folder,
         config.get("method") or f"evaluation: {config.get('mode')}",
@@ -116,7 +121,7 @@ def _named(rows: Sequence[Mapping[str, Any]], model: str | None) -> dict[str, fl
 
 def _last_said(words: Sequence[str]) -> list[str]:
     """Overrides as they hold: the last of each key; where a run lies, its folder says."""
-    last = {word.lstrip("+~").partition("=")[0]: word for word in words}
+    last = {word.lstrip("+~").partition("=")[0]: word.lstrip("+") for word in words}
     return [word for key, word in last.items() if key != "checkpoint.dir"]
 
 
@@ -125,6 +130,8 @@ def _seconds_an_epoch(saved: SavedRun, facts: Mapping[str, Any], epoch: int) -> 
     if not epoch or facts.get("continued") or "started" not in facts:
         return None
     started = datetime.fromisoformat(facts["started"]).timestamp()
+    if facts.get("finished"):  # a copy has other times of files
+        return max(1e-9, datetime.fromisoformat(facts["finished"]).timestamp() - started) / epoch
     return max(1e-9, saved.table.stat().st_mtime - started) / epoch
 
 

@@ -98,7 +98,8 @@ class Run:
             with folder.noting_errors() if first else contextlib.nullcontext():
                 if first:
                     folder.create(config)
-                    folder.note(train_images=len(data.train), precision=trainer.precision)
+                    images = data.images_an_epoch(trainer.world_size)
+                    folder.note(images_an_epoch=images, precision=trainer.precision)
                 yield cls(config, data, console, trainer, io, folder)
         finally:
             if config.uses_wandb:

@@ -60,7 +60,7 @@ class SavedRun:
         """
         try:
             content = yaml.load((self.folder / "config.yaml").read_text(), LOADER)
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8
             raise ConfigError(
                 f"{self.folder} is no run's folder: its config.yaml cannot be read"
             ) from error

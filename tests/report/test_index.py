@@ -103,10 +103,21 @@ def test_long_curves_are_thinned_out(tmp_path: Path) -> None:
 
 def test_speed_of_a_run(trained: Path) -> None:
     facts = SavedRun(trained).facts
-    assert facts["train_images"] > 0
+    assert facts["images_an_epoch"] > 0
     (found,) = content(write_index(trained.parent))["runs"]
-    seconds = 2 * facts["train_images"] / found["speed"]
+    seconds = 2 * facts["images_an_epoch"] / found["speed"]
     assert 0 < seconds < 600
+
+
+def test_changes_are_what_runs_do_not_share(trained: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        words = ["++max_epochs=3", "++optimizer.lr=9", f"++optimizer.lr={seed}"]
+        made_up(trained, tmp_path / f"{seed}", seed, overrides=[*words, "checkpoint.dir=x"])
+    found = {run["name"]: run["changes"] for run in content(write_index(tmp_path))["runs"]}
+    assert found == {"1": "lejepa optimizer.lr=1", "2": "lejepa optimizer.lr=2"}
+    shutil.rmtree(tmp_path / "2")
+    (one,) = content(write_index(tmp_path))["runs"]
+    assert one["changes"] == "lejepa max_epochs=3 optimizer.lr=1"
 
 
 def test_where_there_is_no_run(tmp_path: Path) -> None:
@@ -127,6 +138,9 @@ def test_it_is_served_and_kept_current(
         for other in ("metrics.csv", "", "config.yaml"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(url.replace("index.html", f"lejepa/one/{other}"), timeout=10)
+        elsewhere = urllib.request.Request(url, headers={"Host": "elsewhere.org"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(elsewhere, timeout=10)
         if len(seen) == 2:
             raise KeyboardInterrupt
         made_up(trained, tmp_path / "lejepa/two", 2)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -112,6 +113,8 @@ def test_by_command(several: Path, command: Command, capsys: pytest.CaptureFixtu
     config = several / "cut/config.yaml"
     config.write_text(config.read_text().replace("seed: 5", "seed: 77"))
     assert differing([several / "done", several / "cut"]) == [("seed", [5, 77])]
+    assert main([str(several), "--diff", "done", "cut"]) == 0
+    assert "77" in capsys.readouterr().out
     assert main(["--diff", str(several / "done"), str(several / "cut")]) == 0
     said = capsys.readouterr().out
     assert "seed" in said and "77" in said and "backbone" not in said
@@ -120,6 +123,7 @@ def test_by_command(several: Path, command: Command, capsys: pytest.CaptureFixtu
     refused = {
         str(several / "empty"): ["--diff", str(several / "empty"), str(several / "done")],
         "names one run": ["--diff", str(several / "done")],
+        "There is no run below": [str(several), "--diff", "done", "nobody"],
         str(several / "nowhere"): [str(several / "nowhere")],
         "did you mean val_acc1": [str(several), "--sort", "val_ac1"],
         "There is no metric 'nonsense'": [str(several), "--show", "val_acc1", "nonsense"],
@@ -139,7 +143,32 @@ def test_order_and_damage(several: Path, capsys: pytest.CaptureFixture[str]) -> 
         lines = capsys.readouterr().out.splitlines()
         assert [line.split()[0] for line in lines[2:]] == expected.split()
     (several / "cut/config.yaml").write_text("a: [")
-    assert main([str(several)]) == 0 and "cut" not in capsys.readouterr().out
+    (several / "done/config.yaml").write_bytes(b"\x00\xff")
+    assert main([str(several)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("unreadable: config.yaml cannot be read") == 2 and "gone" in said
+
+
+def test_a_terminal(
+    several: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are whole where there is little room; Ctrl-C ends a watch as it should."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes it for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    watched: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        watched.append(seconds)
+        if len(watched) > 1:
+            raise KeyboardInterrupt
+
+    long = several / "done/environment.json"
+    facts = json.loads(long.read_text()) | {"status": "running", "error": "too long " * 40}
+    long.write_text(json.dumps(facts))
+    monkeypatch.setattr("solo.runs.__main__.time", SimpleNamespace(sleep=sleep))
+    assert main([str(several), "--watch", "3"]) == 0 and watched == [3.0, 3.0]
+    said = capsys.readouterr().out
+    assert "rectified_lpjepa" in said and said.count("too long") < 20
 
 
 def test_what_evaluations_found(several: Path, capsys: pytest.CaptureFixture[str]) -> None:

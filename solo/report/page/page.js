@@ -197,7 +197,10 @@ function drawScatter(found) {
   plot(place, {
     scales: { x: { time: false } }, legend: { show: false },
     axes: [{ label: metrics[x].label }, { label: metrics[y].label, size: 70 }],
-    series: [{}, dots("runs", "#8a8f98", 6), dots("chosen", "#c01c28", 9)],
+    series: [
+      {}, dots("runs", "#8a8f98", 6),
+      ...[...state.chosen].map((run) => dots(run.name, colour(run), 9)),
+    ],
     hooks: {
       setCursor: [(u) => {
         const run = points[u.cursor.idx];
@@ -206,7 +209,9 @@ function drawScatter(found) {
           : `${points.length} runs have both`;
       }],
     },
-  }, [xs, pick((r) => !state.chosen.has(r)), pick((r) => state.chosen.has(r))]);
+  }, [
+    xs, pick((r) => !state.chosen.has(r)), ...[...state.chosen].map((run) => pick((r) => r === run)),
+  ]);
 }
 
 function drawDifferences() {

@@ -102,11 +102,10 @@ def _content(root: Path, found: Sequence[Overview], every: float | None) -> dict
     """What the page shows."""
     evaluations = _evaluations(found)
     runs = [_run(root, item, evaluations) for item in found]
-    said = [set(item.changes.split(" ")) for item in found]
-    everywhere = set.intersection(*said) if len(said) > 1 else set()
-    for run, item in zip(runs, found):
-        own = [word for word in item.changes.split(" ") if word not in everywhere]
-        run["changes"] = " ".join(word for word in (item.recipe, *own) if word)
+    said = [[word for word in (item.recipe, *item.changes.split(" ")) if word] for item in found]
+    everywhere = set.intersection(*map(set, said)) if len(said) > 1 else set()
+    for run, words in zip(runs, said):
+        run["changes"] = " ".join(word for word in words if word not in everywhere)
     base = _commonest([item.config for item in found])
     for run, item in zip(runs, found):
         run["config"] = {k: v for k, v in item.config.items() if k not in base or base[k] != v}

@@ -9,6 +9,7 @@ and the package selenium: a screen's height at a time, and the time from frame t
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,8 @@ def copies(run: Path, root: Path, count: int) -> None:
         for name in FILES:
             shutil.copy(run / name, folder / name)
         config = folder / "config.yaml"
-        config.write_text(config.read_text().replace("\nseed: ", f"\nseed: {number}"))
+        text = re.sub(r"(?m)^seed: .*$", f"seed: {number}", config.read_text())
+        config.write_text(text)
 
 
 def writing(root: Path) -> float:
@@ -51,18 +53,24 @@ def writing(root: Path) -> float:
     return time.perf_counter() - began
 
 
-def scrolling(page: Path) -> tuple[float, list[float], float] | None:
-    """Seconds to load, milliseconds a frame, pixels scrolled; None without a browser."""
+def chromium(height: int) -> Any:
+    """A browser without a window, 1,500 pixels wide; None where it or its driver is not there."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or driver is None:
         return None
     from selenium import webdriver  # who has no browser need not have it
 
-    options: Any = webdriver.ChromeOptions()
+    options = webdriver.ChromeOptions()
     options.binary_location = program
-    for word in ("--headless=new", "--no-sandbox", "--window-size=1500,1000"):
+    for word in ("--headless=new", "--no-sandbox", f"--window-size=1500,{height}"):
         options.add_argument(word)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+def scrolling(page: Path) -> tuple[float, list[float], float] | None:
+    """Seconds to load, milliseconds a frame, pixels scrolled; None without a browser."""
+    if (browser := chromium(height=1000)) is None:
+        return None
     try:
         began = time.perf_counter()
         browser.get(page.as_uri())

@@ -129,12 +129,12 @@ def _evaluated(folder: Path, trained: str) -> Measured:
     """What the newest evaluation below a folder found: few-shot accuracies, or last metrics."""
     (*_, newest) = sorted(folder.glob("linear/*"), key=lambda path: path.stat().st_mtime)
     found: Measured = {}
-    if (newest / "results.json").is_file():
-        for entry in json.loads((newest / "results.json").read_text()):
-            means = [v["mean"] for v in entry.values() if isinstance(v, dict) and "mean" in v]
-            prefix = "" if entry["model"] == trained else f"{entry['model']}/"
-            found[f"{prefix}shots/{entry['shots']}"] = mean(means)
-    last = SavedRun(newest).metrics.last()
+    saved = SavedRun(newest)
+    for entry in saved.results():
+        scores = [value for value in entry.values() if isinstance(value, float)]
+        prefix = "" if entry["model"] == trained else f"{entry['model']}/"
+        found[f"{prefix}shots/{entry['shots']}"] = mean(scores)
+    last = saved.metrics.last()
     return found | {f"linear/{name}": value for name, value in last.items()}
 
 

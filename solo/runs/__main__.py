@@ -17,7 +17,7 @@ from rich.table import Table
 
 from solo.config import ConfigError, unknown_name
 from solo.runs.metrics import METRICS, describe
-from solo.runs.overview import SHOWN, Overview, differing, runs_below
+from solo.runs.overview import SHOWN, Overview, differing, folders_below, runs_below
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(options.diff) < 2:
             parser.error(f"--diff names one run, {options.diff[0]}; give two or more")
         try:
-            console.print(_differences([_named(run, options.folder) for run in options.diff]))
+            console.print(_differences([_folder_of(run, options.folder) for run in options.diff]))
         except ConfigError as error:
             parser.error(str(error))
         return 0
@@ -133,7 +133,7 @@ def _table(runs: Sequence[Overview], options: argparse.Namespace, width: int) ->
     return table
 
 
-def _named(run: Path, root: Path) -> Path:
+def _folder_of(run: Path, root: Path) -> Path:
     """A run's folder, by its path or its name.
 
     Raises:
@@ -141,7 +141,7 @@ def _named(run: Path, root: Path) -> Path:
     """
     if run.is_dir():
         return run
-    there = {file.parent.name: file.parent for file in root.glob("**/environment.json")}
+    there = {folder.name: folder for folder in folders_below(root)}
     if run.name not in there:
         raise unknown_name(f"run below {root}", run.name, there or ["(none)"])
     return there[run.name]

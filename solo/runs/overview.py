@@ -48,18 +48,23 @@ class Overview(NamedTuple):
 
 def runs_below(root: Path) -> Iterator[Overview]:
     """Every run, trainings and evaluations alike, the newest last."""
-    files = root.glob("**/environment.json")
-    for file in sorted(files, key=lambda path: path.stat().st_mtime):
-        if (file.parent / "config.yaml").is_file():
-            try:
-                yield overview(file.parent)
-            except (ConfigError, csv.Error) as error:  # just being written, or damaged
-                yield _unreadable(file.parent, str(error))
+    for folder in folders_below(root):
+        try:
+            yield overview(folder)
+        except ConfigError:  # just being written, or damaged
+            yield _unreadable(folder, "config.yaml cannot be read")
+        except csv.Error as error:
+            yield _unreadable(folder, str(error))
+
+
+def folders_below(root: Path) -> list[Path]:
+    """Of runs, the newest last."""
+    files = sorted(root.glob("**/environment.json"), key=lambda path: path.stat().st_mtime)
+    return [file.parent for file in files if (file.parent / "config.yaml").is_file()]
 
 
 def _unreadable(folder: Path, error: str) -> Overview:
-    said = error.removeprefix(f"{folder} is no run's folder: its ")
-    return Overview(folder, "", "", "", "unreadable", said, 0, 0, None, None, "", "", {}, "", {})
+    return Overview(folder, "", "", "", "unreadable", error, 0, 0, None, None, "", "", {}, "", {})
 
 
 def overview(folder: Path) -> Overview:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from helpers import cut_short, tiny
 
+from benchmarks.runs_page import chromium
 from solo.config import ConfigError
 from solo.pretrain import run
 from solo.report import index
@@ -154,15 +155,10 @@ def test_it_is_served_and_kept_current(
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
+    pytest.importorskip("selenium.webdriver")
+    made = chromium(height=1500)
+    if made is None:
         pytest.skip("needs chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for word in ("--headless=new", "--no-sandbox", "--window-size=1500,1500"):
-        options.add_argument(word)
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield made
     made.quit()
 

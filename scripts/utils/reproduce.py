@@ -131,6 +131,8 @@ def _evaluated(folder: Path, trained: str) -> Measured:
     found: Measured = {}
     saved = SavedRun(newest)
     for entry in saved.results():
+        if "shots" not in entry:  # of a trained probe: its values are its metrics
+            continue
         scores = [value for value in entry.values() if isinstance(value, float)]
         prefix = "" if entry["model"] == trained else f"{entry['model']}/"
         found[f"{prefix}shots/{entry['shots']}"] = mean(scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -301,6 +302,32 @@ def test_architectures(tmp_path: Path, script: Command) -> None:
     assert (tmp_path / "table.png").read_bytes() != picture
     page = (tmp_path / "table-table.md").read_text()
     assert page.count("\n| ") == 4 and re.search(r"Measured by \w{10}\.", page)
+
+
+def test_what_an_evaluation_of_a_table_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few-shot rows by their shots and model; of a trained probe, its metrics."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts/utils"))
+    evaluated = runpy.run_path(str(ROOT / "scripts/utils/reproduce.py"))["_evaluated"]
+    folder = tmp_path / "linear/one"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("epoch,step,val_acc1\n0,1,50.0\n")
+    rows: list[dict[str, Any]] = [{"model": "run", "mode": "linear", "val_acc1": 50.0}]
+    (folder / "results.json").write_text(json.dumps(rows))
+    assert evaluated(tmp_path, "run") == {"linear/val_acc1": 50.0}
+    rows = [
+        {
+            "shots": 10,
+            "model": name,
+            "a": {"mean": of, "std": None},
+            "b": {"mean": 90.0, "std": 1.0},
+        }
+        for name, of in (("raw pixels", 40.0), ("run", 60.0))
+    ]
+    (folder / "results.json").write_text(json.dumps(rows))
+    (folder / "metrics.csv").unlink()
+    assert evaluated(tmp_path, "run") == {"raw pixels/shots/10": 65.0, "shots/10": 75.0}
 
 
 def test_image_statistics(image_tree: Path, tmp_path: Path, script: Command) -> None:

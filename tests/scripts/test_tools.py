@@ -313,7 +313,7 @@ def test_what_an_evaluation_of_a_table_found(
     folder = tmp_path / "linear/one"
     folder.mkdir(parents=True)
     (folder / "metrics.csv").write_text("epoch,step,val_acc1\n0,1,50.0\n")
-    rows: list[dict[str, Any]] = [{"model": "run", "mode": "linear", "val_acc1": 50.0}]
+    rows: list[dict[str, object]] = [{"model": "run", "mode": "linear", "val_acc1": 50.0}]
     (folder / "results.json").write_text(json.dumps(rows))
     assert evaluated(tmp_path, "run") == {"linear/val_acc1": 50.0}
     rows = [

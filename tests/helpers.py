@@ -126,7 +126,7 @@ def words_of(options: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def features_without_solo(folder: Path, images: torch.Tensor, work: Path) -> torch.Tensor:
-    """Features of an exported network, from a process that cannot import this package."""
+    """Float64 features of an exported network, from a process that cannot import this package."""
     torch.save(images, work / "images.pt")
     words = [str(folder), str(work / "images.pt"), str(work / "features.pt")]
     done = subprocess.run(

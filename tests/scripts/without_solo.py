@@ -1,4 +1,4 @@
-"""Features of an exported backbone, where this package cannot be imported.
+"""Features of an exported backbone in float64, where this package cannot be imported.
 
 python without_solo.py <exported folder> <images.pt> <features.pt>
 """
@@ -19,9 +19,9 @@ if (Path(folder) / "load_backbone.py").is_file():
     network = load(folder)
 else:
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-images = torch.load(sys.argv[2])
+images = torch.load(sys.argv[2]).double()
 facts = network.pretrained_cfg
 assert facts["input_size"][-1] == images.shape[-1]
-mean, std = (torch.tensor(facts[key])[:, None, None] for key in ("mean", "std"))
+mean, std = (images.new_tensor(facts[key])[:, None, None] for key in ("mean", "std"))
 with torch.no_grad():
-    torch.save(network((images / 255 - mean) / std), sys.argv[3])
+    torch.save(network.double()((images / 255 - mean) / std), sys.argv[3])

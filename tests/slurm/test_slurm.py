@@ -65,10 +65,17 @@ class Slurm:
 
     def restart(self, job: str) -> None:
         """Start a requeued job now, where Slurm would wait two minutes for its end to settle."""
-        self.wait(job, lambda: self.state(job) == "PENDING")
-        self.wait(job, lambda: self("sinfo", "--noheader", "--format=%T") == "idle")
-        time.sleep(2)  # the node refuses a job that starts in the second in which it ended
-        self("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+        def begun() -> bool:
+            if self.state(job) == "PENDING":
+                if self("sinfo", "--noheader", "--format=%T") == "idle":
+                    time.sleep(2)  # a job that starts in the second of its end is refused
+                    words = ("scontrol", "update", f"JobId={job}", "StartTime=now")
+                    subprocess.run(words, env=self.env, check=False)  # it may begin by itself
+                return False
+            return True
+
+        self.wait(job, begun)
 
     def finish(self, job: str) -> str:
         self.wait(job, lambda: self.state(job) not in ("PENDING", "RUNNING", "COMPLETING"))

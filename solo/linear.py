@@ -22,9 +22,11 @@ from solo.evaluation.modes import MODES, TRAINED
 from solo.evaluation.table import write_table
 from solo.evaluation.training import TrainedProbe
 from solo.optim import OPTIMIZER_OPTIONS
-from solo.runs import Run, choose_folder, prepare
 from solo.runs.dashboard import Dashboard, show_rows
+from solo.runs.folder import choose_folder
 from solo.runs.networks import load_encoder, newest_run
+from solo.runs.run import Run
+from solo.runs.trainer import prepare
 
 
 class Result(NamedTuple):

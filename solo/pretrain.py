@@ -16,11 +16,13 @@ from solo.callbacks import CollapseMonitor, KNNMonitor, SparsityMonitor, watchin
 from solo.config import Config, ConfigError
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
-from solo.report import write_report
 from solo.report.media import PicturesLogger
-from solo.runs import Run, RunFolder, prepare
+from solo.report.run import write_report
+from solo.runs.folder import RunFolder
 from solo.runs.initial import begin_with, initial_network, take_normalisation
 from solo.runs.metrics import METRICS
+from solo.runs.run import Run
+from solo.runs.trainer import prepare
 
 
 class Result(NamedTuple):

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from solo.data import ImageData
 from solo.methods import SSLMethod, build_method, resolve_config
-from solo.report import load_run
+from solo.report.run import load_run
 from solo.report.sections import validation_features
 from solo.runs.saved import SavedRun
 

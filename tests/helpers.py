@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from solo.methods import SSLMethod
 from solo.pretrain import Result, run
-from solo.runs import RunInterrupted
+from solo.runs.run import RunInterrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 

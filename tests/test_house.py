@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -61,3 +63,10 @@ def test_nothing_imports_upwards_or_in_a_circle() -> None:
 
 def test_no_file_is_long() -> None:
     assert not [file for file in modules().values() if file.read_text().count("\n") > 400]
+
+
+def test_what_only_reads_runs_starts_without_torch() -> None:
+    """Whose import takes seconds, and more on a login node."""
+    names = ("solo.runs.__main__", "solo.report.index", "solo.report.tables")
+    code = f"import sys, {', '.join(names)}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -28,9 +28,9 @@ from solo.evaluation.training import TrainedProbe
 from solo.linear import resolve_linear
 from solo.losses import supervised_loss
 from solo.pretrain import run as pretrain
-from solo.runs import RunInterrupted
 from solo.runs.checkpoint_files import read_checkpoint
 from solo.runs.networks import load_encoder
+from solo.runs.run import RunInterrupted
 
 Command = Callable[..., CompletedProcess[str]]
 

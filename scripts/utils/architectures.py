@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from reproduce import Job, finished, measure, overrides, side_by_side
 
 from solo.report.tables import L0, Row, Table
-from solo.runs import SavedRun
+from solo.runs.saved import SavedRun
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = """

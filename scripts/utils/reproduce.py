@@ -45,8 +45,7 @@ from solo.report.tables import (
     recorded,
     records,
 )
-from solo.runs import SavedRun
-from solo.runs.saved import Metrics
+from solo.runs.saved import Metrics, SavedRun
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ROOT / "scripts/tables"

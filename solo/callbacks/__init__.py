@@ -11,7 +11,7 @@ from solo.callbacks.health import HealthMonitor
 from solo.callbacks.knn import KNNMonitor
 from solo.callbacks.progress import RunProgress
 from solo.callbacks.sparsity import SparsityMonitor
-from solo.runs import Run
+from solo.runs.run import Run
 
 __all__ = [
     "Checkpoints",

@@ -11,6 +11,7 @@ from pathlib import Path
 from hydra.conf import HydraConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
 from solo.config.resolve import unknown_name
@@ -49,7 +50,7 @@ def told_to_the_user() -> Iterator[None]:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             sys.exit(error.for_user())
         print(error.for_user(), file=sys.stderr)
-        raise RunError(error.for_user()) from None
+        raise CompactHydraException(error.for_user()) from None  # without a traceback
 
 
 def recipes() -> Path:

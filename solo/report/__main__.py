@@ -27,7 +27,7 @@ try:
     if is_run and options.watch:
         raise ConfigError(f"{options.folder} is one run; --watch is for a folder with runs in it")
     if is_run:
-        from solo.report import write_report
+        from solo.report.run import write_report
 
         print(write_report(options.folder))
     elif options.watch:

@@ -22,7 +22,7 @@ from solo.methods import resolve_config
 from solo.runs.checkpoint_files import LAST, newest_sound, read_checkpoint, read_fact
 from solo.runs.environment import asked_for, describe_environment
 from solo.runs.lease import Lease, claim, slurm_job
-from solo.runs.saved import SavedRun
+from solo.runs.saved import SavedRun, flat
 
 HANDED_DOWN = "SOLO_RUN_FOLDER"  # how a launching process tells its children where their run is
 
@@ -368,17 +368,6 @@ def _differences(config: dict[str, Any], saved: dict[str, Any], as_many: bool) -
         and key not in elsewhere
         and ours.get(key) != theirs.get(key)
     )
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config as dotted keys, lists of sections with the number of the entry."""
-    sections = isinstance(tree, list) and all(isinstance(entry, dict) for entry in tree)
-    if not isinstance(tree, dict) and not (sections and tree):
-        return {prefix: tree}
-    found: dict[str, Any] = {}
-    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
 
 
 def _in_full(saved: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from solo.config import ConfigError
-from solo.runs.folder import flat
 from solo.runs.lease import holder
-from solo.runs.saved import SavedRun
+from solo.runs.saved import SavedRun, flat
 
 SHOWN = ("val_acc1", "val_knn_acc1", "val_l0_sparsity_metric", "expected_l0", "val_effective_rank")
 """Metrics that a table of runs has unless told otherwise."""

@@ -13,7 +13,6 @@ import numpy as np
 import yaml
 
 from solo.config import ConfigError
-from solo.runs.checkpoint_files import newest_sound, read_checkpoint
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Both are safe; the first is the faster."""
@@ -89,6 +88,11 @@ class SavedRun:
         Raises:
             ConfigError: where there is none.
         """
+        from solo.runs.checkpoint_files import (
+            newest_sound,
+            read_checkpoint,
+        )  # torch, for this alone
+
         path = newest_sound(self.folder / "checkpoints", self.warn)
         if path is None:
             raise ConfigError(
@@ -162,3 +166,14 @@ class SavedRun:
                     if line[i]:
                         found.setdefault(name, []).append((*place, line[i]))
         return found
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config as dotted keys, lists of sections with the number of the entry."""
+    sections = isinstance(tree, list) and all(isinstance(entry, dict) for entry in tree)
+    if not isinstance(tree, dict) and not (sections and tree):
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found

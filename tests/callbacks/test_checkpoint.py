@@ -23,10 +23,10 @@ from helpers import cut_short, last, rows, state, tiny
 
 from solo.methods import SSLMethod
 from solo.pretrain import run
-from solo.runs import RunInterrupted
 from solo.runs.checkpoint_files import (
     read_checkpoint,
 )
+from solo.runs.run import RunInterrupted
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).resolve().parents[2]

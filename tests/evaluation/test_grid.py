@@ -19,7 +19,7 @@ from solo.config.schema import Data
 from solo.data.datasets import load_splits
 from solo.data.parts import Joined, hold_out, joined
 from solo.pretrain import run
-from solo.runs import SavedRun
+from solo.runs.saved import SavedRun
 
 VIT = {"depth": 4, "embed_dim": 16, "num_heads": 2}
 

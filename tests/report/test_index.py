@@ -20,8 +20,8 @@ from solo.config import ConfigError
 from solo.pretrain import run
 from solo.report import index
 from solo.report.index import serve, write_index
-from solo.runs import SavedRun
 from solo.runs.lease import claim
+from solo.runs.saved import SavedRun
 
 EVIL = "</script><b id=evil>x</b>"
 

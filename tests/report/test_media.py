@@ -11,7 +11,7 @@ from helpers import tiny
 
 from solo.pretrain import run
 from solo.report import media
-from solo.runs import SavedRun
+from solo.runs.saved import SavedRun
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -21,9 +21,9 @@ from solo.evaluation.encoders import untrained
 from solo.evaluation.few_shot import draw_shots
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.pretrain import run
-from solo.report import write_report
-from solo.runs import SavedRun
+from solo.report.run import write_report
 from solo.runs.networks import load_encoder, newest_run
+from solo.runs.saved import SavedRun
 
 IMAGES = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
 

@@ -22,13 +22,13 @@ from solo import linear
 from solo.config import RunError
 from solo.methods import SSLMethod
 from solo.pretrain import run
-from solo.runs import SavedRun
 from solo.runs.__main__ import main
 from solo.runs.checkpoint_files import LAST
 from solo.runs.folder import RunFolder
 from solo.runs.lease import claim
 from solo.runs.overview import differing, overview, runs_below
 from solo.runs.run import how_to_go_on
+from solo.runs.saved import SavedRun
 
 Command = Callable[..., CompletedProcess[str]]
 

@@ -15,8 +15,8 @@ import yaml
 from helpers import ROOT, below
 from test_elastic import STEPS, logged, options
 
-from solo.runs import SavedRun
 from solo.runs.checkpoint_files import read_checkpoint
+from solo.runs.saved import SavedRun
 
 pytestmark = pytest.mark.slow
 

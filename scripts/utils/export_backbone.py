@@ -6,8 +6,9 @@ Writes model.safetensors, config.json and README.md, a model card.
 ``timm.create_model("local-dir:<output folder>", pretrained=True)`` is the network, its
 pretrained_cfg has the normalisation and image size, and the folder can be pushed to a hub as it is.
 A ResNet for images up to 32 px has a stem that no timm name stands for; load_backbone.py, written
-beside it, builds that one with timm alone. With --onnx also model.onnx, checked against the network
-by onnxruntime; with --teacher the teacher's network.
+beside it, builds that one with timm alone. With --onnx also model.onnx, with --pt2 also model.pt2,
+which ``torch.export.load`` opens without timm: both for any number of images, read back and checked
+against the network. With --teacher the teacher's network.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import argparse
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -59,12 +60,12 @@ def load(folder):
 '''
 
 
-def export(source: str, folder: Path, teacher: bool = False, onnx: bool = False) -> None:
-    """Write the files.
+def export(source: str, folder: Path, teacher: bool = False, formats: Sequence[str] = ()) -> None:
+    """Write the files, and those of further :data:`FORMATS`.
 
     Raises:
         ConfigError: where the source is no run or checkpoint of ours.
-        RunError: where ONNX cannot hold the network, or what it needs is not installed.
+        RunError: where a format cannot hold the network, or what it needs is not installed.
     """
     encoder = load_encoder(source, features="teacher" if teacher else "backbone")
     config = encoder.config
@@ -111,55 +112,73 @@ def export(source: str, folder: Path, teacher: bool = False, onnx: bool = False)
     if own_stem:
         (folder / "load_backbone.py").write_text(inspect.cleandoc(LOADER) + "\n")
     (folder / "README.md").write_text(model_card(Path(source).expanduser(), encoder, own_stem))
-    if onnx:
-        write_onnx(encoder.backbone, [channels, *sides(size)], folder / "model.onnx")
+    for name in formats:
+        write_checked(encoder.backbone, [channels, *sides(size)], folder / f"model.{name}")
 
 
-def write_onnx(network: nn.Module, shape: Sequence[int], path: Path) -> None:
-    """A network for any number of normalised images, checked against itself.
+def write_checked(network: nn.Module, shape: Sequence[int], path: Path) -> None:
+    """A network for any number of normalised images as one file, which is read back.
 
     Args:
         network: [N, *shape] -> [N, F].
         shape: of an image.
-        path: of the file.
+        path: of the file, whose suffix says the format.
 
     Raises:
-        RunError: where it cannot be exported, packages are missing, or features differ by more
-            than 1e-4 of their largest.
+        RunError: where it cannot be written, packages are missing, or features differ by more than
+            1e-4 of their largest. There is no file then.
     """
+    images = torch.randn(3, *shape)
+    with torch.no_grad():
+        expected = network.eval()(images)
     try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 - torch's exporter needs it
+        found = FORMATS[path.suffix[1:]](network, images[:2], path)(images).detach()
     except ImportError as error:
         raise RunError(
-            f"--onnx needs {error.name}: pip install onnx onnxscript onnxruntime"
+            f"{path.name} needs {error.name}: pip install onnx onnxscript onnxruntime"
         ) from error
-    network.eval()
-    images = torch.randn(3, *shape)
-    try:
-        torch.onnx.export(
-            network,
-            (images[:2],),
-            path,
-            input_names=["images"],
-            output_names=["features"],
-            dynamic_shapes=({0: torch.export.Dim("images_in_a_batch", min=1)},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # each layer that ONNX does not know has its own
+    except Exception as error:  # each layer that a format does not know has its own
         path.unlink(missing_ok=True)
-        raise RunError(f"ONNX cannot hold this network ({str(error).splitlines()[0]})") from error
-    with torch.no_grad():
-        expected = network(images)
-    found = torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
+        said = (str(error).splitlines() or [repr(error)])[0]
+        raise RunError(f"{path.name} cannot hold this network ({said})") from error
     error_of = float((found - expected).abs().max() / expected.abs().max())
-    if error_of > 1e-4:
-        path.unlink(missing_ok=True)
-        raise RunError(f"what ONNX computes differs by {error_of:.1e} of the largest feature")
+    if not error_of <= 1e-4:
+        path.unlink()
+        raise RunError(
+            f"what {path.name} computes differs by {error_of:.1e} of the largest feature"
+        )
     print(f"{path.name}: within {error_of:.1e} of the network")
+
+
+def write_onnx(network: nn.Module, images: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+    """ONNX; what onnxruntime computes from it."""
+    import onnxruntime
+    import onnxscript  # noqa: F401 - torch's exporter needs it
+
+    torch.onnx.export(
+        network,
+        (images,),
+        path,
+        input_names=["images"],
+        output_names=["features"],
+        dynamic_shapes=(ANY_NUMBER,),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(["features"], {"images": x.numpy()})[0])
+
+
+def write_program(network: nn.Module, images: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+    """torch's own format, a program of its operators; what it computes."""
+    program = torch.export.export(network, (images,), dynamic_shapes=(ANY_NUMBER,))
+    torch.export.save(program, path)
+    return torch.export.load(path).module()
+
+
+ANY_NUMBER = {0: torch.export.Dim("images_in_a_batch", min=1)}
+FORMATS = {"onnx": write_onnx, "pt2": write_program}
 
 
 TIMMS = {"groups": "cardinality", "width_per_group": "base_width", "in_chans": "in_chans"}
@@ -187,11 +206,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("source", help="a run's folder or checkpoint")
     parser.add_argument("folder", type=Path, help="where to write")
-    parser.add_argument("--onnx", action="store_true", help="model.onnx too")
+    for name in FORMATS:
+        parser.add_argument(
+            f"--{name}", dest="formats", action="append_const", const=name, help=f"model.{name} too"
+        )
     parser.add_argument("--teacher", action="store_true", help="the teacher's (byol, dino, ijepa)")
     options = parser.parse_args()
     try:
-        export(options.source, options.folder, options.teacher, options.onnx)
+        export(options.source, options.folder, options.teacher, options.formats or ())
     except RunError as error:
         parser.error(str(error))
     print(f"written to {options.folder}")

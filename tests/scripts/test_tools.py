@@ -103,8 +103,8 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     options["augmentations"][0]["crop_size"] = size
     folder = run(options).folder
     evaluate({"pretrained": str(folder), "mode": "fast", "checkpoint": options["checkpoint"]})
-    done = script("scripts/utils/export_backbone.py", folder, tmp_path / "out", "--onnx")
-    assert "model.onnx: within" in done.stdout
+    done = script("scripts/utils/export_backbone.py", folder, tmp_path / "out", "--onnx", "--pt2")
+    assert "model.onnx: within" in done.stdout and "model.pt2: within" in done.stdout
     assert (tmp_path / "out/load_backbone.py").exists() == (size == 8 and "resnet" in name)
     card = (tmp_path / "out/README.md").read_text()
     facts = json.loads((folder / "environment.json").read_text())
@@ -118,7 +118,7 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     recipe |= {"checkpoint": options["checkpoint"]}
     assert resolve_config(recipe).to_dict() == resolve_config(options).to_dict()
     images = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
-    found = features_without_solo(tmp_path / "out", images, tmp_path)
+    alone = features_without_solo(tmp_path / "out", images, tmp_path)
     with torch.no_grad():
         expected = load_encoder(str(folder)).eval()(images)
         again = load_encoder(str(tmp_path / "out")).eval()(images)
@@ -133,10 +133,13 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
     onnx = torch.from_numpy(session.run(None, {"images": normal})[0])
     torch.testing.assert_close(onnx, expected, rtol=1e-4, atol=1e-5)
+    program = torch.export.load(tmp_path / "out/model.pt2").module()
+    found = program(torch.from_numpy(normal)).detach()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(again, expected)
     with torch.no_grad():
         exact = load_encoder(str(folder)).eval().double()(images)
-    torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(alone, exact, rtol=1e-9, atol=1e-9)
     (tmp_path / "out/model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ConfigError, match=r"the network in .* could not be loaded"):
         load_encoder(str(tmp_path / "out"))

@@ -61,19 +61,23 @@ class _Gather(torch.autograd.Function):
 
 
 class _AllSum(torch.autograd.Function):
-    """Sum over processes. Each may use the result in its own way, so the adjoint sums as well."""
+    """Sum over processes. Each may use the result in its own way, so the adjoint sums as well;
+    where all use it alike, they have equal gradients, and nothing needs to be sent."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, alike: bool) -> Tensor:
+        ctx.alike = alike
         total = x.clone().contiguous()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if ctx.alike:
+            return grad * world_size(), None
         total = grad.clone().contiguous()
         dist.all_reduce(total)
-        return total
+        return total, None
 
 
 def gather(x: Tensor, dim: int = 0) -> Tensor:
@@ -96,14 +100,20 @@ def gather_uneven(x: Tensor, fill: int = -1) -> Tensor:
     return gather(torch.cat((x, filling)))
 
 
-def all_sum(x: Tensor) -> Tensor:
-    """Elementwise sum of ``x`` over processes; differentiable."""
-    return _AllSum.apply(x) if is_distributed() else x
+def all_sum(x: Tensor, alike: bool = False) -> Tensor:
+    """Elementwise sum of ``x`` over processes; differentiable.
+
+    Args:
+        x: of one shape on every process.
+        alike: every process makes the same of the sum, without samples or parts that are its own:
+            the backward pass then sends nothing.
+    """
+    return _AllSum.apply(x, alike) if is_distributed() else x
 
 
-def all_mean(x: Tensor) -> Tensor:
-    """Elementwise mean of ``x`` over processes; differentiable."""
-    return all_sum(x) / world_size() if is_distributed() else x
+def all_mean(x: Tensor, alike: bool = False) -> Tensor:
+    """Elementwise mean of ``x`` over processes; differentiable, ``alike`` as in :func:`all_sum`."""
+    return all_sum(x, alike) / world_size() if is_distributed() else x
 
 
 def all_max(x: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ def test_other_commands_exist() -> None:
     known = {
         "pytest",
         "benchmarks",
+        "benchmarks.communication",
         "benchmarks.profile_step",
         "benchmarks.rehearse",
         "benchmarks.runs_page",

@@ -95,7 +95,8 @@ class TrainedProbe(TrainingModule):
         """The mean over the labelled rows of all processes."""
         smoothing = self.config.label_smoothing
         if targets.is_floating_point():  # mixed: class probabilities
-            return distributed.all_mean(F.cross_entropy(logits, targets, label_smoothing=smoothing))
+            own = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+            return distributed.all_mean(own, alike=True)
         return supervised_loss(logits, targets, label_smoothing=smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from solo import distributed
@@ -18,16 +19,16 @@ def barlow_twins_loss(z1: Tensor, z2: Tensor, *, lamb: float = 5.1e-3, eps: floa
         lamb: weight of redundancy reduction.
         eps: added to variances.
     """
-    first, second = (_standardise(z, eps) for z in (z1, z2))
+    first, second = _standardise(torch.stack((z1, z2)), eps)
     count = len(z1) * distributed.world_size()
-    correlation = distributed.all_sum(first.T @ second) / count  # [D, D]
+    correlation = distributed.all_sum(first.T @ second, alike=True) / count  # [D, D]
     diagonal = correlation.diagonal()
     off = correlation.square().sum() - diagonal.square().sum()
     return (1 - diagonal).square().sum() + lamb * off
 
 
 def _standardise(z: Tensor, eps: float) -> Tensor:
-    mean = distributed.all_mean(z.mean(0))
+    mean = distributed.all_mean(z.mean(1, keepdim=True))
     centred = z - mean
-    variance = distributed.all_mean(centred.square().mean(0))
+    variance = distributed.all_mean(centred.square().mean(1, keepdim=True))
     return centred * (variance + eps).rsqrt()

@@ -23,4 +23,4 @@ def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
     cosines = (p[:, None] * t[None]).sum(-1).mean(-1)  # [V, T]
     same = cosines.diagonal().sum()
     mean = (cosines.sum() - same) / (views * teachers - teachers)
-    return distributed.all_mean(2 - 2 * mean)
+    return distributed.all_mean(2 - 2 * mean, alike=True)

@@ -90,7 +90,7 @@ class CharacteristicRDMReg(nn.Module):
         ecf = empirical_characteristic_function(
             z @ slices.T, float(self.frequencies[1]), len(self.frequencies)
         )
-        ecf = distributed.all_mean(ecf)  # [2, ..., T, K]
+        ecf = distributed.all_mean(ecf, alike=True)  # [2, ..., T, K]
         target = self.target_values(slices)
         target = target.view(2, *[1] * (z.ndim - 2), *target.shape[1:])
         distance = (ecf - target).square().sum(0)

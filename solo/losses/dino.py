@@ -31,7 +31,7 @@ def dino_loss(
     entropies = -(targets[None] * logs[:, None]).sum(-1).mean(-1)  # [V, T]
     views, teachers = len(student), len(teacher)
     total = entropies.sum() - entropies.diagonal().sum()
-    return distributed.all_mean(total / (views * teachers - teachers))
+    return distributed.all_mean(total / (views * teachers - teachers), alike=True)
 
 
 def updated_center(center: Tensor, teacher: Tensor, momentum: float = 0.9) -> Tensor:

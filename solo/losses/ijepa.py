@@ -70,4 +70,4 @@ def ijepa_loss(prediction: Tensor, target: Tensor) -> Tensor:
             carries no gradient.
     """
     target = F.layer_norm(target.detach(), target.shape[-1:])
-    return distributed.all_mean(F.smooth_l1_loss(prediction, target))
+    return distributed.all_mean(F.smooth_l1_loss(prediction, target), alike=True)

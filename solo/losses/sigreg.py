@@ -106,5 +106,5 @@ def lejepa_loss(z: Tensor, sigreg: Tensor, global_views: int, *, lamb: float = 0
     if not 1 <= global_views <= z.shape[0]:
         raise ValueError(f"global_views is {global_views}; there are {z.shape[0]} views")
     centre = z[:global_views].mean(0)
-    invariance = distributed.all_mean((z - centre).square().mean())
+    invariance = distributed.all_mean((z - centre).square().mean(), alike=True)
     return LeJEPALoss((1 - lamb) * invariance + lamb * sigreg, invariance)

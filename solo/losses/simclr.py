@@ -33,4 +33,4 @@ def simclr_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.2) -> Tensor:
     itself = torch.cat((own, own + total))
     other_view = torch.cat((own + total, own))
     logits = logits.scatter(1, itself[:, None], float("-inf"))
-    return distributed.all_mean(F.cross_entropy(logits, other_view))
+    return distributed.all_mean(F.cross_entropy(logits, other_view), alike=True)

@@ -16,7 +16,7 @@ def supervised_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 
         labels: [N] or [N, C], -1 where there is none; processes may have different numbers.
         label_smoothing: see :func:`label_loss`.
     """
-    total = distributed.all_sum(label_loss(logits, labels, label_smoothing))
+    total = distributed.all_sum(label_loss(logits, labels, label_smoothing), alike=True)
     return total / distributed.all_sum(labelled(labels).float()).clamp(min=1)
 
 

@@ -87,7 +87,7 @@ class MarginalMatching(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """z [..., B, D], this process's share -> [...]."""
         ecf = empirical_characteristic_function(z, self.spacing, self.num_points)
-        ecf = distributed.all_mean(ecf)  # [2, ..., T, D]
+        ecf = distributed.all_mean(ecf, alike=True)  # [2, ..., T, D]
         weights, wanted = self._constants.at(ecf.device, ecf.dtype)
         wanted = wanted.view(2, *[1] * (z.ndim - 2), -1, 1)
         distance = (ecf - wanted).square().sum(0)

@@ -23,7 +23,7 @@ def invariance_loss(z: Tensor) -> Tensor:
         local = (z[0] - z[1]).square().mean()
     else:
         local = (z - z.mean(0)).square().mean() * (2 * views / (views - 1))
-    return distributed.all_mean(local)
+    return distributed.all_mean(local, alike=True)
 
 
 def variance_loss(z: Tensor, eps: float = 1e-4) -> Tensor:

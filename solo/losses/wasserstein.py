@@ -65,7 +65,7 @@ def global_wasserstein(
     else:
         goals = targets.split(1) if targets.ndim == 3 else repeat(targets)
         total = torch.stack([of(*each) for each in zip(features.split(1), goals)]).sum()
-    return distributed.all_sum(total) / (len(features) * slices.count)
+    return distributed.all_sum(total, alike=True) / (len(features) * slices.count)
 
 
 def sorted_distance(features: Tensor, targets: Tensor, chunks: Iterable[Chunk]) -> Tensor:

@@ -109,7 +109,8 @@ def score(logits: dict[str, Tensor], labels: Tensor, metrics: bool = True) -> Sc
 def global_means(scores: Scores) -> dict[str, Tensor]:
     """Each metric over the labelled rows of all processes: one reduction, differentiable."""
     kind = next(value.dtype for name, value in scores.items() if name.endswith("loss"))
-    sums = distributed.all_sum(torch.stack([value.to(kind) for value in scores.values()]))
+    stacked = torch.stack([value.to(kind) for value in scores.values()])
+    sums = distributed.all_sum(stacked, alike=True)
     return means(Scores(zip(scores, sums.unbind())))
 
 

@@ -43,7 +43,8 @@ class PairwiseTest(MultivariateTest):
             raise ValueError(f"Expected 2D input [N, D], or batches of it, not {tuple(x.shape)}")
         samples = distributed.gather(x, dim=x.ndim - 2)
         start, stop = distributed.shard_range(samples.shape[-2])
-        return distributed.all_sum(self.of_rows(samples[..., start:stop, :], samples))
+        own = self.of_rows(samples[..., start:stop, :], samples)
+        return distributed.all_sum(own, alike=True)
 
     @abstractmethod
     def of_rows(self, rows: Tensor, samples: Tensor) -> Tensor:

@@ -95,4 +95,4 @@ class SlicingUnivariateTest(MultivariateTest):
         projected = self.slices.matrix(x, step, start, stop) @ samples.mT  # [..., share, N]
         own = test.of_sorted(ascending(projected))
         others = (start, self.slices.count - stop)
-        return distributed.all_sum(F.pad(own, others))
+        return distributed.all_sum(F.pad(own, others), alike=True)

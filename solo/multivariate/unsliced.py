@@ -88,7 +88,7 @@ class UnslicedEppsPulley(MultivariateTest):
         kernel, cross = self.parts(x.shape[-1])
         with torch.autocast(x.device.type, enabled=False):
             own: Tensor = _Matching.apply(x, kernel, cross)
-        return distributed.all_sum(own) * math.sqrt(2 * math.pi)
+        return distributed.all_sum(own, alike=True) * math.sqrt(2 * math.pi)
 
     def parts(self, dim: int) -> tuple[RadialKernel, KernelMean]:
         """The kernel, and its mean over the target; made once for D, which takes a moment."""

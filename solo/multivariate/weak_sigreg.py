@@ -54,7 +54,8 @@ class WeakSIGReg(MultivariateTest):
             )
             x = x @ sketch.T / dim**0.5
         x = x - distributed.all_mean(x.mean(-2, keepdim=True))
-        covariance = distributed.all_mean(x.mT @ x / x.shape[-2]) * (count / (count - 1))
+        covariance = distributed.all_mean(x.mT @ x / x.shape[-2], alike=True)
+        covariance = covariance * (count / (count - 1))
         identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         square = (covariance - identity).square().sum((-2, -1))
         return square if self.squared else square.sqrt()

@@ -212,7 +212,7 @@ def find_strategy(config: RunConfig, alone: bool) -> str:
     if config.num_nodes > 1 and not started:
         raise ConfigError(
             f"num_nodes is {config.num_nodes}, but this process was started by neither srun nor "
-            "torchrun, and would wait for the others; see docs/slurm.md"
+            "torchrun, and would wait for the others; see docs/cluster.md"
         )
     if alone:
         return "auto"

@@ -111,6 +111,6 @@ def global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     mean = distributed.all_mean(x.mean(-2))
     centred = x - mean.unsqueeze(-2)
     powers = torch.stack([centred.pow(order).mean(-2) for order in (2, 3, 4)])
-    second, third, fourth = distributed.all_mean(powers)
+    second, third, fourth = distributed.all_mean(powers, alike=True)
     variance = second * count / (count - 1)
     return mean, variance, third / variance.pow(1.5), fourth / variance.square(), count

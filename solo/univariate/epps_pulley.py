@@ -74,7 +74,7 @@ class EppsPulley(UnivariateTest):
         """[..., N, K] -> [..., K]."""
         check_samples(x)
         ecf = empirical_characteristic_function(x, self.spacing, len(self.weights))
-        ecf = distributed.all_mean(ecf)
+        ecf = distributed.all_mean(ecf, alike=True)
         weights, target = self._constants.at(ecf.device, ecf.dtype)
         distance = (ecf[0] - target[:, None]).square() + ecf[1].square()  # [..., T, K]
         count = x.shape[-2] * distributed.world_size()

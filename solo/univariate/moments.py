@@ -41,7 +41,8 @@ class Moments(UnivariateTest):
         """[..., N, K] -> [..., K]."""
         check_samples(x)
         orders = range(1, self.k_max + 1)
-        sample = distributed.all_mean(torch.stack([x.pow(k).mean(-2) for k in orders]))
+        moments = torch.stack([x.pow(k).mean(-2) for k in orders])
+        sample = distributed.all_mean(moments, alike=True)
         return sum(  # type: ignore[return-value]
             self._weight(k) * (moment - _normal_moment(k)).abs()
             for k, moment in zip(orders, sample)

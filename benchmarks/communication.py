@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from rich.progress import track
+from torch.multiprocessing.spawn import start_processes
 
 from solo.conformance.counting import Collectives
 from solo.conformance.method import MethodLoss
@@ -250,7 +250,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             # Forked, they need not import everything again.
             method = "fork" if sys.platform == "linux" else "spawn"
-            mp.start_processes(_work, (processes, folder), processes, start_method=method)
+            start_processes(_work, (processes, folder), processes, start_method=method)
     counted = ", ".join(map(str, options.processes))
     print(f"{len(CASES)} losses send what the formulas say with {counted} processes\n")
     print(f"{sent_table()}\n\n{time_table()}")

@@ -77,6 +77,17 @@ def _train(
     in_grid = config.grid.enabled
     if in_grid and config.mode != "linear":
         raise ConfigError(f"grid is for mode linear, and mode is {config.mode}; leave it out")
+    some = config.limit_val_batches  # an int is a number of batches, a float a share
+    if in_grid and some is not None and (isinstance(some, int) or some < 1):
+        raise ConfigError(
+            f"limit_val_batches is {some}, and a grid chooses by all held-out "
+            "images and scores on all others; leave it out, or give smaller data"
+        )
+    if in_grid and config.check_val_every_n_epoch > config.max_epochs:
+        raise ConfigError(
+            f"check_val_every_n_epoch is {config.check_val_every_n_epoch}, more than the "
+            f"{config.max_epochs} epochs: a grid would choose by nothing"
+        )
     choose_on = config.grid.held_out if in_grid else 0.0
     data = ImageData(config, labelled_only=True, choose_on=choose_on)
     encoder.check_channels(data.train.layout.channels)
@@ -138,7 +149,8 @@ def resolve_linear(cfg: DictConfig | Mapping[str, Any]) -> tuple[LinearConfig, E
     resolved = _check(tree)
     if resolved.data.mean is not None:
         own_channels = resolved.data.model_copy(update={"channels": encoder.channels})
-        encoder.normalize = Normalize(*normalisation(own_channels))
+        for network in (encoder, *encoder.beside):
+            network.normalize = Normalize(*normalisation(own_channels))
     resolved.notes.extend(notes)
     return resolved, encoder
 

@@ -407,6 +407,10 @@ def test_a_teacher_is_evaluated(method: str, tmp_path: Path) -> None:
         for name, value in teacher.backbone.state_dict().items()
     )
     few = {"shots": ["all"], "draws": 1}
+    given = {"mean": [0.25] * 3, "std": [0.5] * 3}
+    asked = {"pretrained": str(source.folder), "data": given, "few_shot": few}
+    _, encoder = resolve_linear({**asked, "mode": "few_shot"})
+    assert {n.normalize.mean for n in (encoder, *encoder.beside)} == {(0.25,) * 3}
     both = evaluate(source.folder, tmp_path, few_shot=few).rows
     assert [row["model"] for row in both][-2:] == [source.folder.name, "teacher"]
     (*_, alone) = evaluate(source.folder, tmp_path, few_shot=few, features="teacher").rows

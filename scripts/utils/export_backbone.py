@@ -47,7 +47,7 @@ def load(folder):
     """A network [N, 3, H, W] -> [N, num_features]; its input is as ``pretrained_cfg`` says."""
     facts = json.loads((Path(folder) / "config.json").read_text())
     network = timm.create_model(
-        facts["architecture"], pretrained_cfg=facts["pretrained_cfg"], **facts["model_args"]
+        facts["timm"], pretrained_cfg=facts["pretrained_cfg"], **facts["model_args"]
     )
     old = network.conv1  # no pooling, and 3x3 with stride 1: for images up to 32 px
     if isinstance(old, torch.nn.Conv2d):
@@ -88,8 +88,12 @@ def export(source: str, folder: Path, teacher: bool = False, formats: Sequence[s
         "first_conv": own.get("first_conv", "conv1") if channels == 3 else None,
         "classifier": own.get("classifier", "fc"),
     }
+    own_stem = has_small_stem(encoder.backbone)
     facts = {
-        "architecture": call.model,  # torchvision's ResNets have timm's names, there and within
+        # Torchvision's ResNets have timm's names, there and within. With a stem of our own timm
+        # must refuse: it would take weights of a deep one, and pool after it.
+        "architecture": f"{call.model}_by_load_backbone" if own_stem else call.model,
+        "timm": call.model,
         "num_classes": 0,
         "num_features": call.features,
         "model_args": {"num_classes": 0, **_timms(call)},
@@ -108,10 +112,11 @@ def export(source: str, folder: Path, teacher: bool = False, formats: Sequence[s
     state = {name: value.contiguous() for name, value in encoder.backbone.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n")
-    own_stem = has_small_stem(encoder.backbone)
     if own_stem:
         (folder / "load_backbone.py").write_text(inspect.cleandoc(LOADER) + "\n")
-    (folder / "README.md").write_text(model_card(Path(source).expanduser(), encoder, own_stem))
+    (folder / "README.md").write_text(
+        model_card(Path(source).expanduser().resolve(), encoder, own_stem)
+    )
     for name in formats:
         write_checked(encoder.backbone, [channels, *sides(size)], folder / f"model.{name}")
 

@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from solo.config import unknown_name
 from solo.methods import METHODS
 from solo.runs.metrics import describe
 from solo.runs.saved import Metrics, SavedRun
@@ -43,6 +44,9 @@ class Run(NamedTuple):
     loss: float | None
     rank: float | None
     objective: str
+    images: str
+    """What else a loss depends on: the images, how they are changed, and how many there are at a
+    time."""
 
 
 # Options of a method that do not change what its loss measures.
@@ -81,7 +85,15 @@ def read_run(folder: Path, metric: str) -> Run | None:
                 *(f"{k} {v}" for k, v in kwargs.items() if k not in NOT_OF_THE_LOSS and v != {}),
             ]
         ),
+        repr([config["data"].get("train_path"), config["augmentations"], _batch(saved)]),
     )
+
+
+def _batch(saved: SavedRun) -> int:
+    """Images of a step on all processes."""
+    optimizer = saved.config["optimizer"]
+    own = optimizer["batch_size"] * int(saved.facts.get("processes") or 1)
+    return int(optimizer.get("global_batch_size") or own)
 
 
 def _recent_loss(metrics: Metrics, method: str) -> float | None:
@@ -94,8 +106,8 @@ def write_table(runs: Sequence[Run], path: Path) -> None:
     """One row a run."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(Run._fields)
-        writer.writerows(runs)
+        writer.writerow(Run._fields[:-1])
+        writer.writerows(run[:-1] for run in runs)
 
 
 def figure(runs: Sequence[Run], metric: str) -> Figure:
@@ -125,8 +137,8 @@ def figure(runs: Sequence[Run], metric: str) -> Figure:
 def select(runs: Sequence[Run], metric: str) -> str:
     """Runs by training loss, method by method, with the rank correlation where labels exist."""
     lines = []
-    for objective in sorted({run.objective for run in runs}):
-        group = [run for run in runs if run.objective == objective]
+    for objective, images in sorted({(run.objective, run.images) for run in runs}):
+        group = [run for run in runs if (run.objective, run.images) == (objective, images)]
         known = sorted((run for run in group if run.loss is not None), key=lambda r: r.loss or 0.0)
         lines.append(f"{objective}; lowest training loss first:")
         for run in known:
@@ -162,6 +174,9 @@ def main() -> None:
     runs = [run for run in (read_run(f, options.metric) for f in folders) if run is not None]
     if not runs:
         parser.error(f"there is no finished pretraining run below {options.folder}")
+    if all(run.score is None for run in runs):
+        there = {name for folder in folders for name in SavedRun(folder).metrics}
+        parser.error(str(unknown_name("metric", options.metric, sorted(there))))
     if options.select:
         print(select(runs, options.metric))
         return

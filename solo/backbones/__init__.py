@@ -263,7 +263,7 @@ def token_features(network: nn.Module, images: Tensor, kinds: Sequence[str]) -> 
             images, indices=None, return_prefix_tokens=True, output_fmt="NLC"
         )
         prefix = int(network.num_prefix_tokens)  # type: ignore[arg-type]
-    except (AttributeError, TypeError, AssertionError) as error:
+    except (AttributeError, TypeError, AssertionError, UnboundLocalError) as error:
         raise ConfigError(
             f"features of tokens ({', '.join(kinds)}) are for ViTs, which this network is not; "
             "choose backbone"

@@ -24,8 +24,15 @@ def feature_maps(network: nn.Module, images: Tensor) -> Tensor:
     """
     call = getattr(network, "forward_intermediates", None)
     if callable(call):
-        (maps,) = call(images, indices=1, norm=hasattr(network, "blocks"), intermediates_only=True)
-        return maps.float()
+        # Families that are no plain ViTs may have blocks and refuse their norm.
+        for norm in (True, False) if hasattr(network, "blocks") else (False,):
+            try:
+                (maps,) = call(images, indices=1, norm=norm, intermediates_only=True)
+            except AssertionError:
+                if not norm:
+                    raise
+            else:
+                return maps.float()  # type: ignore[no-any-return]
     last = getattr(network, "layer4", None)  # torchvision's ResNets
     if last is None:
         raise ValueError(f"{type(network).__name__} gives no feature maps")

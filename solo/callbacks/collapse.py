@@ -25,6 +25,8 @@ ROWS = 512
 """Images of the global batch that are looked at."""
 LEAST_RANK = 1.5
 """Embeddings of a lower effective rank are all in one direction, or nearly."""
+MOST_UNIFORMITY = -0.01
+"""Embeddings of one above are one point and noise around it, which may have any rank."""
 PATIENCE = 10
 """Logged values in a row that must say so, as networks may begin there."""
 
@@ -69,17 +71,20 @@ class CollapseMonitor(pl.Callback):
         if len(z) == 2 and pl_module.global_views > 1:
             values["train_alignment"] = alignment(z)
         pl_module.log_dict({name: value.float() for name, value in values.items()})
-        self._look(float(found.effective_rank), float(found.dead), z.shape[-1], pl_module)
+        self._look({name: float(value) for name, value in values.items()}, z.shape[-1], pl_module)
 
-    def _look(self, rank: float, dead: float, dimensions: int, method: SSLMethod) -> None:
+    def _look(self, values: dict[str, float], dimensions: int, method: SSLMethod) -> None:
         """Warn where embeddings have been of one direction for long."""
-        self._in_a_row = self._in_a_row + 1 if rank < LEAST_RANK else 0
+        rank, uniform = values["train_proj_effective_rank"], values["train_uniformity"]
+        collapsed = rank < LEAST_RANK or uniform > MOST_UNIFORMITY
+        self._in_a_row = self._in_a_row + 1 if collapsed else 0
         if self._in_a_row < PATIENCE or self._warned or dimensions == 1:
             return
         self._warned = True
         self.console.print(
             f"warning: embeddings have collapsed: their effective rank is {rank:.2f} of "
-            f"{dimensions}, and {100 * dead:.0f} % of dimensions are the same for all images "
+            f"{dimensions}, their uniformity {uniform:.4f}, and "
+            f"{100 * values['train_proj_dead']:.0f} % of dimensions are the same for all images "
             f"({PATIENCE} logged values in a row). {method.against_collapse}",
             soft_wrap=True,
         )

@@ -136,7 +136,7 @@ def folders(train: Path, val: Path) -> tuple[MaskedImages, MaskedImages]:
     Classes are the numbers up to the largest of all masks, which are all read.
 
     Raises:
-        ConfigError: where a folder or a mask is missing.
+        ConfigError: where a folder or a mask is missing, or masks have one class alone.
         BadImageError: for a mask that cannot be read.
     """
     first, second = (_pairs(root / "images", root / "masks") for root in (train, val))
@@ -145,6 +145,11 @@ def folders(train: Path, val: Path) -> tuple[MaskedImages, MaskedImages]:
         values = read_mask(path)
         known = values[values != IGNORED]
         highest = max(highest, int(known.max()) if len(known) else 0)
+    if not highest:
+        raise ConfigError(
+            f"segmentation: masks of {train} and {val} have one class, 0 (255 stands for none, and "
+            "is not counted); foreground and background are 1 and 0"
+        )
     classes = [str(number) for number in range(highest + 1)]
     return MaskedImages(first, classes), MaskedImages(second, classes)
 

@@ -90,6 +90,7 @@ def settled_l2(
     labels: Tensor,
     num_classes: int,
     generator: torch.Generator,
+    groups: Tensor | None = None,
 ) -> float:
     """A penalty as it is given, or what :func:`choose_l2` chooses by at most ``MANY`` images.
 
@@ -99,14 +100,16 @@ def settled_l2(
         labels: [N] classes, or [N, C] binary attributes.
         num_classes: C.
         generator: of the images' order.
+        groups: see :func:`choose_l2`.
     """
     if l2 != "auto":
         return l2
     order = torch.randperm(len(x), generator=generator)[:MANY].to(x.device)
-    return choose_l2(x[order], labels[order], num_classes)
+    chosen = None if groups is None else groups[order]
+    return choose_l2(x[order], labels[order], num_classes, chosen)
 
 
-def choose_l2(x: Tensor, labels: Tensor, num_classes: int) -> float:
+def choose_l2(x: Tensor, labels: Tensor, num_classes: int, groups: Tensor | None = None) -> float:
     """The penalty by which a part of the labelled images predicts the others best (log-likelihood).
 
     As the cross-entropy is summed, what is best for a part is near to what is best for all.
@@ -115,12 +118,18 @@ def choose_l2(x: Tensor, labels: Tensor, num_classes: int) -> float:
         x: [N, F], in random order.
         labels: [N] classes, or [N, C] binary attributes.
         num_classes: C.
+        groups: [N], whose rows stay together, as parts of one image know of each other.
 
     Returns:
-        One of ``PENALTIES``; 1, the default, where no class has two images.
+        One of ``PENALTIES``; 1, the default, where no class has two images, or there is one group.
     """
     fold = torch.arange(len(x), device=labels.device) % FOLDS
-    if labels.ndim == 1:
+    if groups is not None:
+        numbers, fold = groups.unique(return_inverse=True)
+        fold = fold % FOLDS
+        if len(numbers) < 2:
+            return 1.0
+    elif labels.ndim == 1:
         place = torch.zeros_like(labels)  # of an image among those of its class
         for label in labels.unique():
             own = labels == label

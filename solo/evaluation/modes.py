@@ -41,8 +41,8 @@ def few_shot_rows(config: LinearConfig, encoder: Encoder, console: Console) -> F
             raise ConfigError(f"{name}: {error}") from error
     for name, split in splits.items():
         networks: list[tuple[str, Encoder | Pixels]] = [(encoder.name, encoder)]
+        networks += [(other.name, other) for other in encoder.beside]
         if options.baselines:
-            networks += [(other.name, other) for other in encoder.beside]
             if encoder.config is not None:
                 networks.insert(0, ("untrained network", untrained(encoder, config.seed)))
             networks[:0] = _raw_pixels(encoder, split, console, name)

@@ -27,10 +27,12 @@ from solo.evaluation.table import Found
 
 
 class Patches(NamedTuple):
-    """Training patches: features [N, F], and the share of each class among their pixels [N, C]."""
+    """Training patches: features [N, F], the share of each class among their pixels [N, C], and
+    the number of the image [N]."""
 
     x: Tensor
     shares: Tensor
+    images: Tensor
 
 
 class Overlap:
@@ -81,10 +83,9 @@ class Dense:
         encoder.check_channels(3)
         try:
             self.maps(self.encoder.blank()[0])
-        except (ValueError, AttributeError, TypeError, RuntimeError) as error:
-            raise ConfigError(
-                f"{encoder.name} gives no features of places ({str(error).splitlines()[0]})"
-            ) from error
+        except (ValueError, AttributeError, TypeError, RuntimeError, AssertionError) as error:
+            said = (str(error).splitlines() or [repr(error)])[0]
+            raise ConfigError(f"{encoder.name} gives no features of places ({said})") from error
 
     @torch.no_grad()
     def maps(self, image: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ def training_patches(
         console: shows the progress.
     """
     share = math.ceil(most / len(images))
-    xs, shares = [], []
+    xs, shares, numbers = [], [], []
     for index, (image, mask) in enumerate(track(images, "Patches", console=console)):
         maps = dense.maps(image)
         part = class_shares(mask, len(images.classes), (maps.shape[1], maps.shape[2]))
@@ -118,7 +119,8 @@ def training_patches(
             x, part = x[order], part[order]
         xs.append(x)
         shares.append(part / part.sum(1, keepdim=True))
-    return Patches(torch.cat(xs), torch.cat(shares))
+        numbers.append(torch.full((len(x),), index))
+    return Patches(torch.cat(xs), torch.cat(shares), torch.cat(numbers))
 
 
 def class_shares(mask: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
@@ -142,13 +144,15 @@ def fit_linear(patches: Patches, l2: float | Literal["auto"], seed: int = 0) -> 
 
     Args:
         patches: to learn from.
-        l2: see :func:`settled_l2`; by the class with the largest share of each patch.
+        l2: see :func:`settled_l2`; by the class with the largest share of each patch, of images
+            that were left out.
         seed: of the draw of patches to choose by.
     """
     where = device()
     x, shares = patches.x.to(where), patches.shares.to(where)
     classes, generator = shares.shape[1], rng.generator(seed, "l2")
-    penalty = settled_l2(l2, x, shares.argmax(1), classes, generator)
+    groups = patches.images.to(where)
+    penalty = settled_l2(l2, x, shares.argmax(1), classes, generator, groups)
     return fit_logistic(x, shares, classes, penalty, soft=True)
 
 
@@ -244,6 +248,11 @@ def segmentation_rows(config: LinearConfig, encoder: Encoder, console: Console) 
         BadImageError: for one that cannot be read, with its path.
     """
     options = config.segmentation
+    if encoder.features not in ("backbone", "teacher"):
+        raise ConfigError(
+            f"features is {encoder.features}, and segmentation takes features of places, which "
+            "only a backbone has; choose backbone, or teacher"
+        )
     train, val = masked_images(options)
     dense = Dense(encoder)
     patches = training_patches(dense, train, options.patches, config.seed, console)

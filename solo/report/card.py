@@ -54,7 +54,7 @@ def model_card(source: Path, encoder: Encoder, own_stem: bool) -> str:
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in facts.items()),
         "",
-        *_numbers(folder if encoder.features == "backbone" and _is_last(source) else None),
+        *_numbers(folder if _is_last(source) else None, encoder),
         "## Use",
         "",
         "```python",
@@ -112,8 +112,9 @@ def _facts(config: Config, encoder: Encoder, run: SavedRun | None) -> dict[str, 
         "images": f"{in_pixels(encoder.image_size)}, {encoder.channels} channels",
         "mean; deviation of values in 0 to 1": f"{means}; {deviations}",
         "features are of": "the teacher" if encoder.features == "teacher" else "the backbone",
-        "epochs": f"{config.max_epochs}, {views} views of each image",
+        "epochs of its recipe": f"{config.max_epochs}, {views} views of each image",
         "batch of each process": str(config.optimizer.batch_size),
+        "began with": _beginning(config.init_from),
         "labels": "used" if config.method == "supervised" else "not used",
         "seed": str(config.seed),
     }
@@ -124,21 +125,32 @@ def _facts(config: Config, encoder: Encoder, run: SavedRun | None) -> dict[str, 
     return known
 
 
-def _numbers(folder: Path | None) -> list[str]:
-    """The run's last validation, and evaluations of it that lie beside it."""
+def _beginning(source: str | None) -> str:
+    """Random weights, or whose: a name of timm's, or the name of a file or folder."""
+    return "random weights" if source is None else f"the weights of {Path(source).name}"
+
+
+def _numbers(folder: Path | None, encoder: Encoder) -> list[str]:
+    """The run's last validation, and evaluations of this network that lie beside it."""
     if folder is None:
         return []
-    last = SavedRun(folder).metrics.last()
-    shown = {name: m for name, m in VALIDATION.items() if m.summary and name in last}
-    lines = ["## Numbers", "", "| at the end of the run | |", "|---|---|"]
-    lines += [f"| {metric.label} | {metric.text(last[name])} |" for name, metric in shown.items()]
+    lines = ["## Numbers"]
+    if encoder.features == "backbone":  # what a run validates
+        last = SavedRun(folder).metrics.last()
+        shown = {name: m for name, m in VALIDATION.items() if m.summary and name in last}
+        lines += ["", "| at the end of the run | |", "|---|---|"]
+        lines += [f"| {one.label} | {one.text(last[name])} |" for name, one in shown.items()]
     for path in sorted(folder.parents[1].glob("linear/*/table.md")):
         try:
             evaluated = SavedRun(path.parent).config
         except ConfigError:
             continue
-        if Path(str(evaluated.get("pretrained"))).expanduser().resolve() == folder.resolve():
+        source = Path(str(evaluated.get("pretrained"))).expanduser().resolve()
+        alike = evaluated.get("features", "backbone") == encoder.features
+        # Finetuning changes the network, and these are not its weights.
+        if source == folder and alike and evaluated.get("mode") != "finetune":
             data = (evaluated.get("data") or {}).get("dataset")
-            lines += ["", f"Evaluated by `mode={evaluated.get('mode')}` on {data}:", ""]
+            size = in_pixels(evaluated.get("image_size") or encoder.image_size)
+            lines += ["", f"Evaluated by `mode={evaluated.get('mode')}` on {data}, {size}:", ""]
             lines += path.read_text().splitlines()
-    return [*lines, ""]
+    return [*lines, ""] if len(lines) > 1 else []

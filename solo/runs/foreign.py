@@ -49,6 +49,10 @@ PLAIN: dict[tuple[str, str], Any] = {
 }
 
 
+BYTES = ("_codecs", "encode")
+"""By which bytes are written, of NumPy's arrays and numbers among others."""
+
+
 class Placeholder:
     """Stands for an object of another package: takes whatever it is given, and holds nothing."""
 
@@ -80,7 +84,7 @@ class Unpickler(pickle.Unpickler):
             return PLAIN[module, name]
         if module == "torch" and isinstance(value := getattr(torch, name, None), torch.dtype):
             return value
-        if module.split(".", maxsplit=1)[0] in PLACEHELD:
+        if module.split(".", maxsplit=1)[0] in PLACEHELD or (module, name) == BYTES:
             return Placeholder
         raise pickle.UnpicklingError(f"{module}.{name} is neither a tensor nor a plain value")
 

@@ -69,9 +69,9 @@ def begin_with(method: SSLMethod, encoder: Encoder) -> list[str]:
     channels = method.config.data.image_channels
     if encoder.channels != channels:
         said.append(_spread(state, encoder, channels))
-    if any(
-        name in state and state[name].shape != x.shape for name, x in network.state_dict().items()
-    ):
+    shapes = {name: x.shape for name, x in network.state_dict().items()}
+    other = any(name in shapes and shapes[name] != x.shape for name, x in state.items())
+    if other or _grid(encoder.backbone) != _grid(network):  # 4 x 6 places are as many as 6 x 4
         state = _resized(state, encoder.backbone, network)
         sizes = in_pixels(encoder.image_size), in_pixels(method.config.view_sizes[0])
         said.append(f"init_from: positions for {sizes[0]} were adapted to {sizes[1]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from solo.backbones import build_backbone, torchvision_resnets, without_weights
+from solo.backbones import build_backbone, library_call, torchvision_resnets, without_weights
 from solo.config import Config, ConfigError, Size, square, unknown_name
 from solo.config.schema import Backbone
 from solo.data import Normalize
@@ -157,8 +158,7 @@ def _timm_folder(path: Path, features: FeatureName, image_size: Size | None) -> 
             load_weights(network, load_file(path / "model.safetensors"), path)
             described, whole = facts["pretrained_cfg"], bool(ours["whole"])
         else:
-            sized = image_size is not None and "vit" in facts["architecture"]
-            options: dict[str, Any] = {"img_size": image_size} if sized else {}
+            options = _sized(facts["architecture"], facts.get("model_args") or {}, image_size)
             network = timm.create_model(
                 f"local-dir:{path}", pretrained=True, num_classes=0, **options
             )
@@ -227,7 +227,8 @@ def _part(
         )
     kwargs = without_weights(config.backbone.kwargs)
     channels = config.data.image_channels
-    network = build_backbone(config.backbone.name, kwargs, *config.view_sizes, channels=channels)
+    sizes = (*config.view_sizes, *([image_size] if image_size else []))
+    network = build_backbone(config.backbone.name, kwargs, *sizes, channels=channels)
     projector = config.method_kwargs.build_projector(int(network.num_features))  # type: ignore[arg-type]
     for prefix, module in zip(TEACHER if features == "teacher" else STUDENT, (network, projector)):
         own = {
@@ -263,7 +264,7 @@ def _bare(
             f"{path} holds weights alone; name the network they are of: ++backbone.name=resnet50, "
             "or any timm model"
         )
-    for key in ("state_dict", "model", "teacher", "student"):
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "student"):
         if isinstance(content.get(key), dict):
             content = content[key]
             break
@@ -271,8 +272,12 @@ def _bare(
     for prefix in ("module.", "backbone.", "encoder.", "model."):
         if any(name.startswith(prefix) for name in state):
             state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    kwargs = without_weights(backbone.kwargs)
     size = image_size or 224
-    network = build_backbone(backbone.name, without_weights(backbone.kwargs), size)
+    network = build_backbone(backbone.name, kwargs, size)
+    if image_size is None and (own_size := _size_of_positions(state, network)) not in (None, size):
+        size = own_size
+        network = build_backbone(backbone.name, kwargs, size)
     own = set(network.state_dict())
     heads = re.compile(r"^(fc|head|head_dist|classifier)\.")
     state = {name: value for name, value in state.items() if name in own or not heads.match(name)}
@@ -284,6 +289,30 @@ def _bare(
     return Encoder(network, Normalize(mean, std), size, False, None, features, path.stem)
 
 
+def _size_of_positions(state: dict[str, Tensor], network: nn.Module) -> int | None:
+    """Of the square images that a ViT's weights have positions for; None where there are none."""
+    theirs, ours = state.get("pos_embed"), network.state_dict().get("pos_embed")
+    embedding: Any = getattr(network, "patch_embed", None)
+    if theirs is None or ours is None or theirs.ndim != 3 or not hasattr(embedding, "grid_size"):
+        return None
+    side = math.isqrt(theirs.shape[1])  # tokens that have no place are fewer than a row
+    return side * int(embedding.patch_size[0])
+
+
+def _sized(model: str, arguments: dict[str, Any], image_size: Size | None) -> dict[str, Any]:
+    """What timm is asked for beside a model's name, where images have another size.
+
+    Raises:
+        ConfigError: for a size that the network does not take.
+    """
+    if image_size is None:
+        return {}
+    plain = {key: value for key, value in arguments.items() if key != "num_classes"}
+    call = library_call(model, plain, image_size)
+    asked = {k: v for k, v in call.arguments.items() if k not in plain and k != "num_classes"}
+    return asked if call.library == "timm" else {}
+
+
 def _published(name: str, features: FeatureName, image_size: Size | None) -> Encoder:
     """A timm model with the weights its authors published."""
     plain = name.removeprefix("timm/").split(".")[0]
@@ -293,7 +322,7 @@ def _published(name: str, features: FeatureName, image_size: Size | None) -> Enc
         raise unknown_name(
             "pretrained model (and no such file or folder)", name, timm.list_models()
         )
-    options: dict[str, Any] = {"img_size": image_size} if image_size and "vit" in plain else {}
+    options = _sized(plain, {}, image_size)
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # no weights, no network, a damaged cache: each its own

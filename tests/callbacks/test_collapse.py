@@ -69,6 +69,18 @@ def test_alignment_and_uniformity_by_their_formulas() -> None:
     )
 
 
+def test_a_point_with_noise_around_it_has_collapsed() -> None:
+    """Whose effective rank is not that of one direction."""
+    console = Console(file=io.StringIO(), width=500)
+    monitor, method = CollapseMonitor(console), Method()
+    centre, noise = torch.randn(1, 1, 2048), torch.randn(2, 256, 2048)
+    for _ in range(10):
+        outputs = {"logged": True, "h": noise, "z": centre + 0.01 * noise}
+        monitor.on_train_batch_end(None, method, outputs, None, 0)
+    assert method.logged[0]["train_proj_effective_rank"] > 2
+    assert "have collapsed" in console.file.getvalue()
+
+
 class Method:
     """What the monitor sees of a method."""
 
@@ -94,7 +106,7 @@ def test_it_warns_once_after_ten_collapsed_values_in_a_row() -> None:
         said = console.file.getvalue()
         assert ("have collapsed" in said) == (len(method.logged) >= 20)
     assert said.count("warning") == 1 and said.endswith("row). Raise this\n")
-    assert "effective rank is 1.00 of 6, and 100 % of dimensions are the same" in said
+    assert "effective rank is 1.00 of 6, their uniformity 0.0000, and 100 % of" in said
     values = method.logged[9]
     assert values["train_proj_effective_rank"] == pytest.approx(
         float(effective_rank(spread_out[0]))

@@ -134,6 +134,20 @@ def test_kinds_of_features_and_a_table_of_what_was_done(trained: Path, tmp_path:
         evaluate(trained, tmp_path, **keys, features="projector")
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"limit_val_batches": 1}, "limit_val_batches is 1, and a grid chooses by all"),
+        ({"check_val_every_n_epoch": 3}, "check_val_every_n_epoch is 3, more than the 2 epochs"),
+    ],
+)
+def test_a_grid_that_would_choose_by_nothing(
+    keys: dict[str, Any], said: str, trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        evaluate(trained, tmp_path, grid={"lr": [0.1, 1.0]}, **keys)
+
+
 def test_sources_are_joined(tmp_path: Path) -> None:
     """In memory, and files."""
     train, val = load_splits(Data(), 0)

@@ -78,5 +78,10 @@ def test_the_penalty_is_chosen_by_what_is_left_out() -> None:
     assert choose_l2(torch.cat((x, x[:1] + 40)), lonely, 11) > 0.01
     ones = torch.from_numpy(content.data[:10])
     assert choose_l2(ones, torch.arange(10), 10) == 1.0
+    # Copies of an image that are on both sides would make any penalty look too small.
+    copies, groups = x.repeat(3, 1), torch.arange(len(x)).repeat(3)
+    mixed = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))].repeat(3)
+    assert choose_l2(copies, mixed, 10) < choose_l2(copies, mixed, 10, groups)
+    assert choose_l2(x, y, 10, torch.zeros_like(y)) == 1.0
     attributes = torch.from_numpy((content.data[:300, 20:23] > 8).astype(np.int64))
     assert choose_l2(torch.from_numpy(content.data[:300]), attributes, 3) in PENALTIES

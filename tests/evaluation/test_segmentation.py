@@ -16,6 +16,8 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 
 from solo import linear
+from solo.backbones import build_backbone
+from solo.backbones.maps import feature_maps
 from solo.config import ConfigError
 from solo.data import Normalize
 from solo.data.masks import IGNORED, VOC_CLASSES, MaskedImages, ade20k, folders, voc
@@ -145,7 +147,7 @@ def test_soft_labels_are_repeated_hard_ones() -> None:
 
 def test_neighbours_vote_by_similarity() -> None:
     bank = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]])
-    patches = Patches(bank, torch.eye(2).repeat_interleave(2, 0))
+    patches = Patches(bank, torch.eye(2).repeat_interleave(2, 0), torch.arange(4))
     scores = Neighbours(patches, 3, 0.5).scores(torch.tensor([[2.0, 0.0]]))
     votes = np.exp(np.array([1.0, 0.6, 0.0]) / 0.5)
     expected = np.array([votes[0] + votes[1], votes[2]]) / votes.sum()
@@ -189,6 +191,11 @@ def test_files_that_are_wrong_are_named(tmp_path: Path) -> None:
     Image.fromarray(scene(0)[0]).save(root / "masks/1.png")  # in colours
     with pytest.raises(BadImageError, match=r"masks/1.png.*RGB colours"):
         folders(root, root)
+    two = scenes(tmp_path / "two", 2)
+    for number in range(2):  # as most programs write foreground
+        Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(two / f"masks/{number}.png")
+    with pytest.raises(ConfigError, match=r"have one class, 0 \(255 stands for none"):
+        folders(two, two)
     Image.fromarray(np.full((8, 8), 1, np.uint8)).save(root / "masks/1.png")
     other = scenes(tmp_path / "other", 1)
     Image.fromarray(np.full((64, 64), 7, np.uint8)).save(other / "masks/0.png")
@@ -231,3 +238,10 @@ def test_by_command(name: str, tmp_path: Path) -> None:
     assert "mIoU" in (result.folder / "table.md").read_text()
     with pytest.raises(ConfigError, match=r"needs images with masks: \+\+segmentation.train_path"):
         linear.run({**keys, "segmentation": {}})
+    with pytest.raises(ConfigError, match=r"features is projector, and segmentation takes"):
+        linear.run({**keys, "features": "projector"})
+
+
+def test_a_network_whose_norm_is_not_for_places() -> None:
+    hiera = build_backbone("hiera_tiny_224", {"embed_dim": 16, "num_heads": 1}, 224).eval()
+    assert feature_maps(hiera, torch.zeros(1, 3, 224, 224)).shape == (1, 128, 7, 7)

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -81,6 +82,17 @@ def test_code_is_refused_and_does_not_run(place: str, tmp_path: Path) -> None:
     assert not made.exists()
     torch.load(path, weights_only=False)
     assert made.exists()  # so the trap was one
+
+
+def test_what_numpy_leaves_is_passed_over(tmp_path: Path) -> None:
+    network = build_backbone("resnet18", {}, 32)
+    left = {"best": np.float64(0.5), "rng": np.random.default_rng(0).bit_generator.state}
+    left |= {"history": np.arange(3.0)}
+    torch.save({"state_dict": network.state_dict(), **left}, tmp_path / "last.ckpt")
+    found = load_encoder(
+        str(tmp_path / "last.ckpt"), backbone=Backbone(name="resnet18"), image_size=32
+    )
+    assert torch.equal(found.backbone.conv1.weight, network.conv1.weight)
 
 
 def test_a_program_is_refused(tmp_path: Path) -> None:

@@ -90,6 +90,12 @@ def test_state_dicts_of_torchvision_and_timm(tmp_path: Path) -> None:
             str(tmp_path / name), backbone=backbone, image_size=32, features="last_two_cls"
         )
         assert two.eval()(IMAGES).shape == (3, 2 * 192)
+        # The size is in the positions; 224 px would be another network.
+        assert load_encoder(str(tmp_path / name), backbone=backbone).image_size == 32
+    averaged = {name: x + 1 for name, x in vit.state_dict().items()}  # as timm trains with it
+    torch.save({"state_dict": state, "state_dict_ema": averaged}, tmp_path / "both.pth")
+    both = load_encoder(str(tmp_path / "both.pth"), backbone=backbone)
+    assert torch.equal(both.backbone.cls_token, averaged["cls_token"])
 
 
 def test_what_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +146,10 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """What timm gives is normalised as timm says; its download is not ours to test."""
     plain = timm.create_model
 
-    def offline(name: str, pretrained: bool, **kwargs: Any) -> torch.nn.Module:
-        assert pretrained
+    fetched = []
+
+    def offline(name: str, pretrained: bool = False, **kwargs: Any) -> torch.nn.Module:
+        fetched.extend([name] if pretrained else [])
         return plain(name, pretrained=False, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", offline)
@@ -149,6 +157,11 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(
         encoder(IMAGES), encoder.backbone((IMAGES / 255 - 0.5) / 0.5), rtol=1e-4, atol=1e-4
     )
+    assert fetched == ["vit_tiny_patch16_224"]
+    # Not all that have "vit" in their names are told the size of images.
+    assert load_encoder("efficientvit_b0", image_size=64).image_size == 64
+    with pytest.raises(ConfigError, match=r"60 px.*the nearest that it takes: 48 px and 64 px"):
+        load_encoder("vit_tiny_patch16_224", image_size=60)
 
 
 def test_draws_of_shots() -> None:

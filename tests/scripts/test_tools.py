@@ -77,6 +77,21 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
         assert chosen.count(f"rank correlation of {label} with val_acc1: {shown}\n") == 1
     nothing = script("scripts/utils/tradeoff.py", tmp_path, check=False)
     assert nothing.returncode and "no finished pretraining run" in nothing.stderr
+    wrong = script("scripts/utils/tradeoff.py", runs, "--metric", "val_ac1", check=False)
+    assert wrong.returncode and "val_acc1" in wrong.stderr
+
+
+def check_card(out: Path, folder: Path, name: str, size: int) -> str:
+    """The model card of an export, held to its run; its text."""
+    card = (out / "README.md").read_text()
+    facts = json.loads((folder / "environment.json").read_text())
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["library_name"] == "timm"
+    for said in (f"`{name}`", "arXiv 2602.01456", f"{size} px, 3 channels", facts["torch"]):
+        assert said in card
+    assert card.count("Evaluated by `mode=fast` on digits") == 1 and "| model | acc1 |" in card
+    assert "| began with | random weights |" in card
+    return card
 
 
 @pytest.mark.parametrize(
@@ -102,21 +117,22 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
     options["backbone"] = {"name": name, "kwargs": kwargs}
     options["augmentations"][0]["crop_size"] = size
     folder = run(options).folder
-    evaluate({"pretrained": str(folder), "mode": "fast", "checkpoint": options["checkpoint"]})
+    words = {"pretrained": str(folder), "mode": "fast", "checkpoint": options["checkpoint"]}
+    evaluate(words)
+    if size == 40:  # of another network: not the card's
+        evaluate({**words, "features": "projector"})
+        assert len(list(tmp_path.glob("runs/linear/*/table.md"))) == 2
     done = script("scripts/utils/export_backbone.py", folder, tmp_path / "out", "--onnx", "--pt2")
     assert "model.onnx: within" in done.stdout and "model.pt2: within" in done.stdout
     assert (tmp_path / "out/load_backbone.py").exists() == (size == 8 and "resnet" in name)
-    card = (tmp_path / "out/README.md").read_text()
-    facts = json.loads((folder / "environment.json").read_text())
-    head = yaml.safe_load(card.split("---")[1])
-    assert head["library_name"] == "timm"
-    for said in (f"`{name}`", "arXiv 2602.01456", f"{size} px, 3 channels", facts["torch"]):
-        assert said in card
-    assert "Evaluated by `mode=fast` on digits" in card and "| model | acc1 |" in card
+    card = check_card(tmp_path / "out", folder, name, size)
     recipe = yaml.safe_load(card.split("```yaml")[1].split("```")[0])
     assert "checkpoint" not in recipe and "train_path" not in recipe["data"]
     recipe |= {"checkpoint": options["checkpoint"]}
     assert resolve_config(recipe).to_dict() == resolve_config(options).to_dict()
+    if (tmp_path / "out/load_backbone.py").exists():  # by timm alone it would be another network
+        with pytest.raises(RuntimeError, match="Unknown model"):
+            timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
     images = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
     alone = features_without_solo(tmp_path / "out", images, tmp_path)
     with torch.no_grad():

@@ -22,8 +22,8 @@ from solo.runs.overview import SHOWN, Overview, runs_below
 from solo.runs.saved import SavedRun
 
 PAGE = Path(__file__).parent / "page"
-POINTS = 120
-"""Of a curve; longer ones are thinned out."""
+POINTS, OF_ALL = 120, 40_000
+"""Of a curve, and of the curves of one metric of all runs; longer ones are thinned out."""
 
 
 def write_index(root: Path, every: float | None = None) -> Path:
@@ -101,7 +101,8 @@ def _asset(name: str) -> str:
 def _content(root: Path, found: Sequence[Overview], every: float | None) -> dict[str, Any]:
     """What the page shows."""
     evaluations = _evaluations(found)
-    runs = [_run(root, item, evaluations) for item in found]
+    points = max(2, min(POINTS, OF_ALL // len(found)))
+    runs = [_run(root, item, evaluations, points) for item in found]
     said = [[word for word in (item.recipe, *item.changes.split(" ")) if word] for item in found]
     everywhere = set.intersection(*map(set, said)) if len(said) > 1 else set()
     for run, words in zip(runs, said):
@@ -127,7 +128,9 @@ def _content(root: Path, found: Sequence[Overview], every: float | None) -> dict
     }
 
 
-def _run(root: Path, item: Overview, evaluations: Mapping[Path, list[str]]) -> dict[str, Any]:
+def _run(
+    root: Path, item: Overview, evaluations: Mapping[Path, list[str]], points: int
+) -> dict[str, Any]:
     path = item.folder.relative_to(root).as_posix()
     report = item.folder / "report.html"
     values = {name: value for name, value in item.values.items() if name != "step"}
@@ -146,11 +149,11 @@ def _run(root: Path, item: Overview, evaluations: Mapping[Path, list[str]]) -> d
         "speed": item.speed,
         "evaluations": "; ".join(evaluations.get(item.folder.resolve(), ())),
         "values": {name: _short(value) for name, value in values.items()},
-        "curves": _curves(SavedRun(item.folder)),
+        "curves": _curves(SavedRun(item.folder), points),
     }
 
 
-def _curves(saved: SavedRun) -> dict[str, Any]:
+def _curves(saved: SavedRun, points: int) -> dict[str, Any]:
     """``grids``: steps and epochs at which there are values; ``of``: of each metric, which grid,
     and the values."""
     grids: dict[tuple[int, ...], int] = {}
@@ -159,7 +162,7 @@ def _curves(saved: SavedRun) -> dict[str, Any]:
     for name, rows in saved.columns().items():
         if len(rows) < 2:
             continue
-        count = min(POINTS, len(rows))
+        count = min(points, len(rows))
         picked = [rows[(i * (len(rows) - 1)) // (count - 1)] for i in range(count)]
         steps = tuple(step for step, _, _ in picked)
         if steps not in grids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -127,14 +128,16 @@ class SavedRun:
                     rows = rows.partition("\n")[2]  # the first is cut
         except OSError:
             return {}
-        found: dict[str, float] = {}
-        for row in csv.DictReader(io.StringIO(head.decode(errors="replace") + rows)):
-            for name, value in row.items():
-                try:
-                    found[name] = float(value)
-                except (TypeError, ValueError):  # empty, or a row that is just being written
-                    continue
-        return found
+        names, *lines = csv.reader(io.StringIO(head.decode(errors="replace") + rows))
+        found: dict[int, float] = {}
+        for line in reversed(lines):
+            for place, text in enumerate(line[: len(names)]):
+                if text and place not in found:
+                    with contextlib.suppress(ValueError):  # a row that is just being written
+                        found[place] = float(text)
+            if len(found) == len(names):
+                break
+        return {names[place]: found[place] for place in sorted(found)}
 
     @property
     def metrics(self) -> Metrics:
@@ -156,16 +159,14 @@ class SavedRun:
             if not {"step", "epoch"} <= set(names):
                 return {}
             step, epoch = names.index("step"), names.index("epoch")
-            found: dict[str, list[tuple[int, float, str]]] = {}
-            columns = [(i, name) for i, name in enumerate(names) if i not in (step, epoch)]
-            for line in lines:
-                if len(line) < len(names):  # just being written
-                    continue
-                place = int(line[step]), float(line[epoch] or "nan")
-                for i, name in columns:
-                    if line[i]:
-                        found.setdefault(name, []).append((*place, line[i]))
-        return found
+            whole = [line for line in lines if len(line) >= len(names)]  # the last may be a part
+        places = [(int(line[step]), float(line[epoch] or "nan")) for line in whole]
+        found = {
+            name: [(*place, text) for place, text in zip(places, texts) if text]
+            for name, texts in zip(names, zip(*whole))
+            if name not in ("step", "epoch")
+        }
+        return {name: rows for name, rows in found.items() if rows}
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_what_the_page_knows(trained: Path, tmp_path: Path) -> None:
 def test_long_curves_are_thinned_out(tmp_path: Path) -> None:
     lines = [f"{n // 100},{n},{'nan' if n == 0 else n}" for n in range(1000)]
     (tmp_path / "metrics.csv").write_text("epoch,step,a\n" + "\n".join(lines) + "\n10,1000")
-    curves = index._curves(SavedRun(tmp_path))
+    curves = index._curves(SavedRun(tmp_path), index.POINTS)
     ((steps, epochs),) = curves["grids"]
     assert len(steps) == index.POINTS and (steps[0], steps[-1], epochs[-1]) == (0, 999, 9.0)
     assert curves["of"]["a"][1][0] is None and curves["of"]["a"][1][-1] == 999

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,25 @@ from torch import Tensor
 from solo.losses.simclr import simclr_loss
 
 
+class _RepReLU(torch.autograd.Function):
+    """One pass either way, and in half precision ReLU's own values, which a sum would round."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z.relu()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        made: Tensor = torch.ops.aten.gelu_backward(grad, z)
+        return made
+
+
 def rep_relu(z: Tensor) -> Tensor:
     """ReLU whose gradient is GELU's, so that dead coordinates can come back."""
-    smooth = F.gelu(z)
-    return smooth + (torch.relu(z) - smooth).detach()
+    made: Tensor = _RepReLU.apply(z)
+    return made
 
 
 NonNegative = Literal["relu", "rep_relu", "gelu", "leakyrelu", "sigmoid", "softplus", "exp"]

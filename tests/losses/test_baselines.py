@@ -77,6 +77,8 @@ def test_rep_relu_has_the_gradient_of_gelu() -> None:
     x = z.detach().numpy()
     density, cdf = scipy.stats.norm.pdf(x), scipy.stats.norm.cdf(x)
     np.testing.assert_allclose(found.numpy(), cdf + x * density, atol=1e-12)
+    half = torch.randn(1000).bfloat16()
+    assert torch.equal(rep_relu(half), half.relu())  # to the bit
 
 
 def test_rectifiers_have_their_signs() -> None:

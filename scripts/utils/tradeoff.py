@@ -140,13 +140,15 @@ def select(runs: Sequence[Run], metric: str) -> str:
     for objective, images in sorted({(run.objective, run.images) for run in runs}):
         group = [run for run in runs if (run.objective, run.images) == (objective, images)]
         known = sorted((run for run in group if run.loss is not None), key=lambda r: r.loss or 0.0)
-        lines.append(f"{objective}; lowest training loss first:")
+        others = {run.images for run in runs if run.objective == objective} - {images}
+        apart = " (other images, views or batch than another group)" if others else ""
+        lines.append(f"{objective}{apart}; lowest training loss first:")
         for run in known:
             score = "" if run.score is None else f"  {metric} {run.score:.2f}"
             lines.append(f"  {run.loss:.4g}  {run.name}{score}")
         for label, values in (
             ("-loss", [-(run.loss or 0.0) for run in known]),
-            ("effective rank", [run.rank for run in known]),
+            ("effective rank of features", [run.rank for run in known]),
         ):
             pairs = [(v, r.score) for v, r in zip(values, known) if None not in (v, r.score)]
             if len(pairs) > 2:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytorch_lightning as pl
 
-from solo.callbacks.best import EarlyStop
+from solo.callbacks.best import EarlyStop, WatchedSteps
 from solo.callbacks.checkpoint import Checkpoints
 from solo.callbacks.collapse import CollapseMonitor
 from solo.callbacks.health import HealthMonitor
@@ -21,6 +21,7 @@ __all__ = [
     "KNNMonitor",
     "RunProgress",
     "SparsityMonitor",
+    "WatchedSteps",
     "watching",
 ]
 
@@ -35,4 +36,5 @@ def watching(run: Run, own: Sequence[pl.Callback] = (), *, sparse: bool) -> list
     """
     saving = Checkpoints(run.config, run.folder.checkpoints, run.io, run.console)
     stopping = [EarlyStop(run.config, run.console)] if run.config.early_stop.monitor else []
-    return [HealthMonitor(), *own, *stopping, saving, RunProgress(run.console, sparse)]
+    first = [HealthMonitor(), WatchedSteps(run.config)]
+    return [*first, *own, *stopping, saving, RunProgress(run.console, sparse)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -44,9 +45,7 @@ class BestValue:
             self.missed = True  # of an epoch that was resumed at its end: no step was logged
             return False
         if self.metric not in logged:
-            near = difflib.get_close_matches(self.metric, logged, 1, 0.5)
-            there = f"Did you mean {near[0]}?" if near else f"It logs {', '.join(sorted(logged))}"
-            raise RunError(f"{self.key} is {self.metric}, but this run logs no such value. {there}")
+            raise not_logged(self.key, self.metric, logged)
         # Of all processes one decides: they must save and stop together.
         value = distributed.broadcast_object(self.sign * float(logged[self.metric]))
         self.missed = False
@@ -63,6 +62,52 @@ class BestValue:
         """From one, where it followed the same metric."""
         if state.get("metric") == self.metric:
             self.best, self.waited = state["best"], state["waited"]
+
+
+def not_logged(key: str, metric: str, logged: Iterable[str]) -> RunError:
+    """For a metric that a run is judged by and does not log, with those that it does."""
+    alike = sorted(name for name in logged if name.startswith("train_"))
+    if metric.startswith("train_") and alike:
+        there = f"Of training steps there are {', '.join(alike)}"
+    else:
+        near = difflib.get_close_matches(metric, list(logged), 1, 0.5)
+        there = f"Did you mean {near[0]}?" if near else f"It logs {', '.join(sorted(logged))}"
+    return RunError(f"{key} is {metric}, but this run logs no such value. {there}")
+
+
+class WatchedSteps(pl.Callback):
+    """End a run after its first logged step, if that lacks a training metric that it is judged by.
+
+    Others are known before the run begins; what a method calls its losses, once it logs them.
+
+    Args:
+        config: of the run.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        watched = ((key, getattr(config, key).monitor) for key in ("checkpoint", "early_stop"))
+        self.watched = [(key, name) for key, name in watched if (name or "").startswith("train_")]
+        self._logged = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        """Whether there is something to look at."""
+        self._logged = self._logged or outputs["logged"]
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """Look once, when all callbacks have logged what they do.
+
+        Raises:
+            RunError: for a metric that is not there, with those that are.
+        """
+        if self._logged and self.watched:
+            for key, metric in self.watched:
+                if metric not in trainer.callback_metrics:
+                    raise not_logged(key, metric, trainer.callback_metrics)
+            self.watched = []
 
 
 class EarlyStop(pl.Callback):

@@ -29,6 +29,8 @@ MOST_UNIFORMITY = -0.01
 """Embeddings of one above are one point and noise around it, which may have any rank."""
 PATIENCE = 10
 """Logged values in a row that must say so, as networks may begin there."""
+LEAST_PATIENCE = 3
+"""Of embeddings that are the same for all images, and of runs that end."""
 
 
 class CollapseMonitor(pl.Callback):
@@ -44,7 +46,7 @@ class CollapseMonitor(pl.Callback):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._in_a_row = 0
-        self._warned = False
+        self._warned, self._warning = False, ""
         self._moments: list[Tensor] = []
 
     @torch.no_grad()
@@ -78,16 +80,27 @@ class CollapseMonitor(pl.Callback):
         rank, uniform = values["train_proj_effective_rank"], values["train_uniformity"]
         collapsed = rank < LEAST_RANK or uniform > MOST_UNIFORMITY
         self._in_a_row = self._in_a_row + 1 if collapsed else 0
-        if self._in_a_row < PATIENCE or self._warned or dimensions == 1:
+        if not self._in_a_row or dimensions == 1:
+            self._warning = ""
             return
-        self._warned = True
-        self.console.print(
+        self._warning = (
             f"warning: embeddings have collapsed: their effective rank is {rank:.2f} of "
             f"{dimensions}, their uniformity {uniform:.4f}, and "
             f"{100 * values['train_proj_dead']:.0f} % of dimensions are the same for all images "
-            f"({PATIENCE} logged values in a row). {method.against_collapse}",
-            soft_wrap=True,
+            f"({self._in_a_row} logged values in a row). {method.against_collapse}"
         )
+        if self._in_a_row >= (LEAST_PATIENCE if values["train_proj_dead"] == 1 else PATIENCE):
+            self._warn()
+
+    def _warn(self) -> None:
+        if self._warning and not self._warned:
+            self._warned = True
+            self.console.print(self._warning, soft_wrap=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: SSLMethod) -> None:
+        """Of a run too short for ten values: what the last ones say."""
+        if self._in_a_row >= LEAST_PATIENCE:
+            self._warn()
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: SSLMethod, outputs: Any, batch: Batch, *args: Any

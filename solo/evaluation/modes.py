@@ -18,7 +18,7 @@ from solo.evaluation.encoders import Encoder, untrained
 from solo.evaluation.features import FeatureSet, Pixels, device, extract, pixel_size
 from solo.evaluation.few_shot import Score, check_shots, few_shot
 from solo.evaluation.knn import knn_grid
-from solo.evaluation.logistic import accuracy, fit_logistic, settled_l2
+from solo.evaluation.logistic import PENALTIES, accuracy, fit_logistic, settled_l2
 from solo.evaluation.retrieval import compare_retrieval
 from solo.evaluation.segmentation import segmentation_rows
 from solo.evaluation.sparsity import marginal_gap, sparsity_summary
@@ -77,7 +77,8 @@ def fast_rows(config: LinearConfig, encoder: Encoder, console: Console) -> Found
     x, labels = train.x.to(where), train.labels.to(where)
     l2 = settled_l2(config.l2, x, labels, outputs, rng.generator(config.seed, "l2"))
     if config.l2 == "auto":
-        console.print(f"l2 {l2:g}, chosen by a fifth of the training images")
+        edge = ", the last that is tried" if l2 in (PENALTIES[0], PENALTIES[-1]) else ""
+        console.print(f"l2 {l2:g}{edge}, chosen by a fifth of the training images")
     classifier = fit_logistic(x, labels, outputs, l2)
     scores = classifier.scores(val.x.to(where)).cpu()
     found: dict[str, Any] = {"model": encoder.name, "acc1": accuracy(scores, val.labels)}

@@ -12,8 +12,9 @@ import yaml
 from solo.config import Config, ConfigError, in_pixels
 from solo.evaluation.encoders import Encoder
 from solo.methods import METHODS
-from solo.runs.checkpoint_files import LAST
+from solo.runs.checkpoint_files import BEST, LAST, read_fact
 from solo.runs.metrics import VALIDATION
+from solo.runs.monitors import WITHOUT_LABELS
 from solo.runs.saved import SavedRun
 
 HEAD = """---
@@ -42,7 +43,7 @@ def model_card(source: Path, encoder: Encoder, own_stem: bool) -> str:
     config = encoder.config
     assert config is not None
     folder = next((path for path in (source, *source.parents) if _is_run(path)), None)
-    facts = _facts(config, encoder, SavedRun(folder) if folder else None)
+    facts = _facts(source, config, encoder, SavedRun(folder) if folder else None)
     lines = [
         HEAD,
         f"# {encoder.name}",
@@ -101,7 +102,7 @@ def _is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file()
 
 
-def _facts(config: Config, encoder: Encoder, run: SavedRun | None) -> dict[str, str]:
+def _facts(source: Path, config: Config, encoder: Encoder, run: SavedRun | None) -> dict[str, str]:
     """What one asks first."""
     means, deviations = (
         ", ".join(f"{value:.4g}" for value in values)
@@ -112,10 +113,10 @@ def _facts(config: Config, encoder: Encoder, run: SavedRun | None) -> dict[str, 
         "images": f"{in_pixels(encoder.image_size)}, {encoder.channels} channels",
         "mean; deviation of values in 0 to 1": f"{means}; {deviations}",
         "features are of": "the teacher" if encoder.features == "teacher" else "the backbone",
-        "epochs of its recipe": f"{config.max_epochs}, {views} views of each image",
+        "epochs": f"{_epochs(config, source)}, {views} views of each image",
         "batch of each process": str(config.optimizer.batch_size),
         "began with": _beginning(config.init_from),
-        "labels": "used" if config.method == "supervised" else "not used",
+        "labels": _labels(config, source),
         "seed": str(config.seed),
     }
     if run is not None:
@@ -128,6 +129,36 @@ def _facts(config: Config, encoder: Encoder, run: SavedRun | None) -> dict[str, 
 def _beginning(source: str | None) -> str:
     """Random weights, or whose: a name of timm's, or the name of a file or folder."""
     return "random weights" if source is None else f"the weights of {Path(source).name}"
+
+
+def _labels(config: Config, source: Path) -> str:
+    """What they were used for."""
+    if config.method == "supervised":
+        return "used"
+    asked = config.checkpoint.monitor if source.name == BEST else None
+    asked = asked or config.early_stop.monitor
+    label_free = asked is None or asked in WITHOUT_LABELS or asked.startswith("train_")
+    return "not used" if label_free else f"not trained with; {asked} chose when to stop"
+
+
+def _epochs(config: Config, source: Path) -> str:
+    """Those that its weights have seen, of how many."""
+    file = source / "checkpoints" / LAST if source.is_dir() else source
+    epoch = read_fact(file, "epoch") if file.is_file() else None
+    return f"{config.max_epochs}" if epoch is None else f"{epoch + 1} of {config.max_epochs}"
+
+
+def _protocol(evaluated: dict[str, Any]) -> str:
+    """How and on what an evaluation was made."""
+    mode = evaluated.get("mode")
+    keys = {"linear": "max_epochs", "mlp": "max_epochs", "knn": "", "sparsity": ""}
+    key = keys.get(str(mode), "l2")
+    words = f"{key}={evaluated[key]}" if evaluated.get(key) is not None else ""
+    images = str((evaluated.get("data") or {}).get("dataset"))
+    if mode == "segmentation":
+        given = evaluated.get("segmentation") or {}
+        images = f"masks of {Path(str(given.get('train_path'))).name} ({given.get('kind')})"
+    return f"`mode={mode}{' ' * bool(words)}{words}` on {images}"
 
 
 def _numbers(folder: Path | None, encoder: Encoder) -> list[str]:
@@ -149,8 +180,7 @@ def _numbers(folder: Path | None, encoder: Encoder) -> list[str]:
         alike = evaluated.get("features", "backbone") == encoder.features
         # Finetuning changes the network, and these are not its weights.
         if source == folder and alike and evaluated.get("mode") != "finetune":
-            data = (evaluated.get("data") or {}).get("dataset")
             size = in_pixels(evaluated.get("image_size") or encoder.image_size)
-            lines += ["", f"Evaluated by `mode={evaluated.get('mode')}` on {data}, {size}:", ""]
+            lines += ["", f"Evaluated by {_protocol(evaluated)}, {size}:", ""]
             lines += path.read_text().splitlines()
     return [*lines, ""] if len(lines) > 1 else []

@@ -16,6 +16,8 @@ from solo.evaluation.encoders import Encoder
 from solo.methods.base import SSLMethod
 from solo.runs.networks import differences, load_encoder, load_weights
 
+PATCHES = "patch_embed.proj.weight"
+
 
 def initial_network(config: Config) -> Encoder:
     """What ``init_from`` names.
@@ -75,6 +77,9 @@ def begin_with(method: SSLMethod, encoder: Encoder) -> list[str]:
         state = _resized(state, encoder.backbone, network)
         sizes = in_pixels(encoder.image_size), in_pixels(method.config.view_sizes[0])
         said.append(f"init_from: positions for {sizes[0]} were adapted to {sizes[1]}")
+        before = encoder.backbone.state_dict().get(PATCHES)
+        if before is not None and shapes.get(PATCHES, before.shape) != before.shape:
+            said.append(f"init_from: {PATCHES} was resampled to patches of another size")
     load_weights(network, state, source)
     said.append(_begin_projector(method, encoder.projector))
     mean = ", ".join(f"{value:.3g}" for value in method.config.data.mean or ())

@@ -111,6 +111,18 @@ def test_what_is_not_logged_is_refused(
     assert not (tmp_path / "rectified_lpjepa").exists()
 
 
+@pytest.mark.parametrize("key", ["checkpoint", "early_stop"])
+def test_what_no_step_logs_ends_the_run_at_once(key: str, tmp_path: Path) -> None:
+    """What a method calls its loss is not known before; an epoch can take hours."""
+    content = tiny(tmp_path, max_epochs=1, limit_train_batches=4)
+    content.setdefault(key, {})["monitor"] = "train_loss"
+    with pytest.raises(RunError, match=r"train_loss, but .* there are .*train_rectified_lp_jepa"):
+        run(content)
+    assert not list(tmp_path.glob("*/*/checkpoints/*.ckpt"))
+    content[key]["monitor"] = "train_effective_rank"  # logged by a callback
+    assert run(content).metrics["train_effective_rank"] > 0
+
+
 def test_without_labels_there_is_something_to_go_by(tmp_path: Path) -> None:
     content = tiny(tmp_path, data={"no_labels": True}, max_epochs=1, limit_train_batches=2)
     content["checkpoint"]["monitor"] = "val_effective_rank"

@@ -98,7 +98,7 @@ def test_it_warns_once_after_ten_collapsed_values_in_a_row() -> None:
     console = Console(file=io.StringIO(), width=500)
     monitor, method = CollapseMonitor(console), Method()
     spread_out = torch.randn(2, 20, 6)
-    alike = torch.randn(2, 1, 6).expand(-1, 20, -1)
+    alike = torch.randn(2, 1, 6) * (1 + torch.rand(2, 20, 1))  # one direction, other lengths
     for z in [alike] * 9 + [spread_out] + [alike] * 12 + [torch.zeros(2, 20, 6)] * 12:
         outputs = {"logged": True, "h": spread_out, "z": z}
         monitor.on_train_batch_end(None, method, outputs, None, 0)
@@ -106,7 +106,7 @@ def test_it_warns_once_after_ten_collapsed_values_in_a_row() -> None:
         said = console.file.getvalue()
         assert ("have collapsed" in said) == (len(method.logged) >= 20)
     assert said.count("warning") == 1 and said.endswith("row). Raise this\n")
-    assert "effective rank is 1.00 of 6, their uniformity 0.0000, and 100 % of" in said
+    assert "effective rank is 1.00 of 6, their uniformity 0.0000, and 0 % of" in said
     values = method.logged[9]
     assert values["train_proj_effective_rank"] == pytest.approx(
         float(effective_rank(spread_out[0]))
@@ -115,6 +115,22 @@ def test_it_warns_once_after_ten_collapsed_values_in_a_row() -> None:
     one_view = {"logged": True, "h": spread_out[:1], "z": spread_out[:1]}
     monitor.on_train_batch_end(None, method, one_view, None, 0)
     assert "train_alignment" not in method.logged[-1]
+
+
+def test_what_is_the_same_for_all_images_needs_no_ten_values() -> None:
+    """Three, or the three last of a run."""
+    same, shorter = torch.ones(1, 1, 6).expand(2, 20, 6), torch.rand(2, 20, 1) * torch.ones(2, 1, 6)
+    for z, counts in ((same, 3), (shorter, 4)):
+        console = Console(file=io.StringIO(), width=500)
+        monitor, method = CollapseMonitor(console), Method()
+        for number in range(counts):
+            assert "warning" not in console.file.getvalue(), number
+            outputs = {"logged": True, "h": torch.randn(2, 20, 6), "z": z}
+            monitor.on_train_batch_end(None, method, outputs, None, 0)
+        assert ("warning" in console.file.getvalue()) == (z is same)
+        monitor.on_train_end(None, method)
+        said = console.file.getvalue()
+        assert said.count("warning") == 1 and f"({counts} logged values in a row)" in said
 
 
 def digits(folder: Path, *words: str) -> dict[str, Any]:

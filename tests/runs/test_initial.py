@@ -116,6 +116,14 @@ def test_positions_are_adapted_as_timm_does_it(sizes: tuple[Any, Any], tmp_path:
         assert torch.equal(new[:, :1], old[:, :1])
 
 
+def test_patches_of_another_size_are_told(tmp_path: Path) -> None:
+    source = run(short(tmp_path, backbone=VIT))
+    kwargs = {**VIT["kwargs"], "patch_size": 2}
+    other = short(tmp_path, backbone={**VIT, "kwargs": kwargs}, init_from=str(source.folder))
+    _, said = begun(other)
+    assert any("patch_embed.proj.weight was resampled" in line for line in said)
+
+
 def test_files_of_others(tmp_path: Path) -> None:
     """A bare state dict, safetensors, a folder of timm's layout, with their normalisation."""
     theirs = timm.create_model("resnet10t", channels=[8] * 4, stem_type="", num_classes=10)

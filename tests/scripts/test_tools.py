@@ -70,7 +70,7 @@ def test_tradeoff(runs: Path, tmp_path: Path, command: Command, script: Command)
     dense = table[:3]
     for label, values in (
         ("-loss", [-float(row["loss"]) for row in dense]),
-        ("effective rank", [float(row["rank"]) for row in dense]),
+        ("effective rank of features", [float(row["rank"]) for row in dense]),
     ):
         expected = spearmanr(values, [float(row["score"]) for row in dense]).statistic
         shown = "undefined, all are alike" if np.isnan(expected) else f"{expected:.2f}"
@@ -89,7 +89,9 @@ def check_card(out: Path, folder: Path, name: str, size: int) -> str:
     assert head["library_name"] == "timm"
     for said in (f"`{name}`", "arXiv 2602.01456", f"{size} px, 3 channels", facts["torch"]):
         assert said in card
-    assert card.count("Evaluated by `mode=fast` on digits") == 1 and "| model | acc1 |" in card
+    said = f"Evaluated by `mode=fast l2=1.0` on digits, {size} px"
+    assert card.count(said) == 1 and "| model | acc1 |" in card
+    assert "| epochs | 1 of 1, 2 views of each image |" in card and "| labels | not used |" in card
     assert "| began with | random weights |" in card
     return card
 

@@ -15,11 +15,12 @@ from solo.backbones import has_batchnorm
 from solo.callbacks import CollapseMonitor, KNNMonitor, SparsityMonitor, watching
 from solo.config import Config, ConfigError
 from solo.data import ImageData
+from solo.evaluation.encoders import Encoder
 from solo.methods import SSLMethod, build_method, resolve_config
 from solo.report.media import PicturesLogger
 from solo.report.run import write_report
 from solo.runs.folder import RunFolder
-from solo.runs.initial import begin_with, initial_network, take_normalisation
+from solo.runs.initial import begin_with, begun_before, initial_network, take_normalisation
 from solo.runs.metrics import METRICS
 from solo.runs.run import Run
 from solo.runs.trainer import prepare
@@ -45,20 +46,22 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
     """
     config = resolve_config(cfg)
     console, options = prepare(config)
-    start = initial_network(config) if config.init_from else None
+    before = begun_before(config) if config.init_from else None
+    start = initial_network(config) if config.init_from and before is None else None
     data = ImageData(config)
-    if start is not None:
-        take_normalisation(config, start, data)
+    if source := start or before:
+        take_normalisation(config, source, data)
     method = build_method(config, data)
     check_micro_batch(config, method)
     if start is not None:
-        for line in begin_with(method, start):
-            console.print(line, soft_wrap=True)
-    if config.compile:
-        method.compile_networks()
+        begin(console, method, start)
     interval = config.method_kwargs.logging_interval
     with Run.start(config, data, console, options, interval) as current:
         folder = current.folder
+        if before is not None and not (folder.resume_from or folder.done):
+            begin(console, method, initial_network(config))  # it is another run after all
+        if config.compile:
+            method.compile_networks()
         announce(console, config, method, data, current)
         own: list[pl.Callback] = [SparsityMonitor(), CollapseMonitor(console)]
         if config.knn_eval.enabled and data.num_classes and not data.multilabel:
@@ -74,6 +77,12 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
             summarize(console, metrics, folder, current.seconds(), sparse)
     objective = metrics.get(config.checkpoint.monitor or "val_acc1")
     return Result(folder.path, metrics, objective)
+
+
+def begin(console: Console, method: SSLMethod, start: Encoder) -> None:
+    """With the weights of a network, and say what was taken."""
+    for line in begin_with(method, start):
+        console.print(line, soft_wrap=True)
 
 
 def announce(

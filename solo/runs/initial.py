@@ -15,6 +15,7 @@ from solo.data import ImageData
 from solo.evaluation.encoders import Encoder
 from solo.methods.base import SSLMethod
 from solo.runs.networks import differences, load_encoder, load_weights
+from solo.runs.saved import SavedRun
 
 PATCHES = "patch_embed.proj.weight"
 
@@ -40,11 +41,43 @@ def initial_network(config: Config) -> Encoder:
         raise ConfigError(f"init_from: {text}") from error
 
 
-def take_normalisation(config: Config, encoder: Encoder, data: ImageData) -> None:
+def take_normalisation(config: Config, source: Encoder | SavedRun, data: ImageData) -> None:
     """Images are normalised as the weights know it, unless the config says how."""
-    if config.data.mean is None and encoder.channels == data.train.layout.channels:
-        normalize = encoder.normalize
+    if config.data.mean is not None:
+        return
+    if isinstance(source, SavedRun):
+        saved = source.config["data"]
+        config.data.mean, config.data.std = saved["mean"], saved["std"]
+    elif source.channels == data.train.layout.channels:
+        normalize = source.normalize
         config.data.mean, config.data.std = list(normalize.mean), list(normalize.std)
+
+
+def begun_before(config: Config) -> SavedRun | None:
+    """The run that this one may go on from, whose weights are its own by now.
+
+    What ``init_from`` names need not be there any more, and is not read: a requeued job must not
+    hang on a cache. Such a run's normalisation is that of the weights it began with.
+    """
+    if config.resume_from_checkpoint:
+        found = SavedRun.around(Path(config.resume_from_checkpoint).expanduser())
+        runs = [found] if found is not None else []
+    elif config.auto_resume.enabled:
+        parent = Path(config.checkpoint.dir) / config.kind
+        folders = parent.glob(f"{config.name}-*/checkpoints/*.ckpt")
+        runs = [SavedRun(folder) for folder in sorted({path.parents[1] for path in folders})]
+    else:
+        return None
+    alike = [run for run in runs if _began_with(run) == config.init_from]
+    return alike[-1] if alike else None
+
+
+def _began_with(run: SavedRun) -> str | None:
+    try:
+        source: str | None = run.config.get("init_from")
+    except ConfigError:
+        return None
+    return source
 
 
 @torch.no_grad()

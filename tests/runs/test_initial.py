@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from helpers import last, merged, state, tiny
+from helpers import cut_short, last, merged, state, tiny
 
 from solo.config import ConfigError
 from solo.data import ImageData, Normalize
@@ -114,6 +114,28 @@ def test_positions_are_adapted_as_timm_does_it(sizes: tuple[Any, Any], tmp_path:
         resized = F.interpolate(grid, places, mode="bicubic", antialias=True)
         torch.testing.assert_close(new[:, 1:], resized.flatten(2).mT)
         assert torch.equal(new[:, :1], old[:, :1])
+
+
+def test_who_goes_on_needs_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has weights and normalisation of its own; a new run is told what is missing."""
+    theirs = timm.create_model("resnet10t", channels=[8] * 4, stem_type="")
+    file, kwargs = tmp_path / "weights.pth", {"channels": [8] * 4, "stem_type": ""}
+    torch.save(theirs.state_dict(), file)
+    content = tiny(tmp_path / "runs", max_epochs=2, limit_train_batches=3, limit_val_batches=1)
+    content |= {"init_from": str(file), "auto_resume": {"enabled": True}}
+    content["backbone"] = {"name": "resnet10t", "kwargs": kwargs}
+    content["augmentations"][0]["crop_size"] = 40  # a stem as theirs
+    whole = run(merged(content, {"checkpoint": {"dir": str(tmp_path / "whole")}}))
+    folder = cut_short(monkeypatch, content, 4)
+    file.unlink()
+    again = run(content)
+    assert again.folder == folder
+    for name, value in state(whole).items():
+        assert torch.equal(state(again)[name], value), name
+    with pytest.raises(ConfigError, match=r"init_from: .*weights.pth"):
+        run(content)  # that one is finished
+    with pytest.raises(ConfigError, match=r"init_from: .*weights.pth"):
+        run({**content, "name": "other"})
 
 
 def test_patches_of_another_size_are_told(tmp_path: Path) -> None:

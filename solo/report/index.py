@@ -159,11 +159,9 @@ def _curves(saved: SavedRun, points: int) -> dict[str, Any]:
     grids: dict[tuple[int, ...], int] = {}
     known: list[Any] = []
     of: dict[str, Any] = {}
-    for name, rows in saved.columns().items():
-        if len(rows) < 2:
+    for name, picked in saved.columns(points).items():
+        if len(picked) < 2:
             continue
-        count = min(points, len(rows))
-        picked = [rows[(i * (len(rows) - 1)) // (count - 1)] for i in range(count)]
         steps = tuple(step for step, _, _ in picked)
         if steps not in grids:
             grids[steps] = len(known)

@@ -149,8 +149,12 @@ class SavedRun:
             }
         )
 
-    def columns(self) -> dict[str, list[tuple[int, float, str]]]:
-        """Of each metric: step, epoch and value, as it stands, where it was logged."""
+    def columns(self, most: int | None = None) -> dict[str, list[tuple[int, float, str]]]:
+        """Of each metric: step, epoch and value, as it stands, where it was logged.
+
+        Args:
+            most: values of a metric, two or more; longer ones are thinned out.
+        """
         if not self.table.is_file():
             return {}
         with self.table.open(newline="") as file:
@@ -161,12 +165,14 @@ class SavedRun:
             step, epoch = names.index("step"), names.index("epoch")
             whole = [line for line in lines if len(line) >= len(names)]  # the last may be a part
         places = [(int(line[step]), float(line[epoch] or "nan")) for line in whole]
-        found = {
-            name: [(*place, text) for place, text in zip(places, texts) if text]
-            for name, texts in zip(names, zip(*whole))
-            if name not in ("step", "epoch")
-        }
-        return {name: rows for name, rows in found.items() if rows}
+        found = {}
+        for name, texts in zip(names, zip(*whole)):
+            rows = [row for row, text in enumerate(texts) if text]
+            if most is not None and len(rows) > most:
+                rows = [rows[i * (len(rows) - 1) // (most - 1)] for i in range(most)]
+            if rows and name not in ("step", "epoch"):
+                found[name] = [(*places[row], texts[row]) for row in rows]
+        return found
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

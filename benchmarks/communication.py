@@ -195,12 +195,10 @@ def seconds(sent: Sequence[Sent], processes: int) -> float:
 
 
 PUBLISHED = {
-    "Rectified LpJEPA, sorted": Sizes(V=2, B=0, D=2048, K=8192, T=17, W=0),
-    "Rectified LpJEPA, characteristic function": Sizes(V=2, B=0, D=2048, K=8192, T=17, W=0),
-    "Rectified LpJEPA, unsliced": Sizes(V=2, B=0, D=2048, K=8192, T=17, W=0),
-    "LeJEPA, sliced": Sizes(V=8, B=0, D=512, K=1024, T=17, W=0),
-    "LeJEPA, unsliced": Sizes(V=8, B=0, D=512, K=1024, T=17, W=0),
+    "Rectified LpJEPA": Sizes(V=2, B=0, D=2048, K=8192, T=17, W=0),
+    "LeJEPA": Sizes(V=8, B=0, D=512, K=1024, T=17, W=0),
 }
+"""Of all losses of the method."""
 GRADIENTS = {"ResNet-50": 23_508_032, "ViT-L/14": 303_178_752}
 """Parameters, whose float32 gradients DDP averages."""
 WORLDS = (8, 64, 1024)
@@ -214,7 +212,13 @@ def sent_table() -> str:
 
 def time_table() -> str:
     """Milliseconds a step, of published sizes at a global batch of :data:`IMAGES`."""
-    rows = {name: [_of(name, processes) for processes in WORLDS] for name in PUBLISHED}
+    rows = {
+        name: [
+            case.sent(sizes._replace(B=IMAGES // processes, W=processes)) for processes in WORLDS
+        ]
+        for name, case in CASES.items()
+        if (sizes := PUBLISHED.get(name.partition(",")[0]))
+    }
     rows |= {f"gradients of {n}": [[Sent("all-reduce", c)]] * 3 for n, c in GRADIENTS.items()}
     titles = [f"{processes:,} GPUs" for processes in WORLDS]
     lines = ["| | " + " | ".join(titles) + " |", "|---|" + "---|" * len(WORLDS)]
@@ -222,10 +226,6 @@ def time_table() -> str:
         cells = [f"{1e3 * seconds(one, world):.2f} ms" for one, world in zip(sent, WORLDS)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _of(name: str, processes: int) -> list[Sent]:
-    return CASES[name].sent(PUBLISHED[name]._replace(B=IMAGES // processes, W=processes))
 
 
 def _work(rank: int, processes: int, folder: str) -> None:

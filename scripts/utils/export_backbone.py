@@ -28,7 +28,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.backbones import LibraryCall, has_small_stem, library_call, without_weights
-from solo.config import RunError, sides
+from solo.config import RunError, first_line, sides
 from solo.data.datasets import dataset_spec, normalisation
 from solo.report.card import model_card
 from solo.runs.networks import load_encoder
@@ -144,8 +144,7 @@ def write_checked(network: nn.Module, shape: Sequence[int], path: Path) -> None:
         ) from error
     except Exception as error:  # each layer that a format does not know has its own
         path.unlink(missing_ok=True)
-        said = (str(error).splitlines() or [repr(error)])[0]
-        raise RunError(f"{path.name} cannot hold this network ({said})") from error
+        raise RunError(f"{path.name} cannot hold this network ({first_line(error)})") from error
     error_of = float((found - expected).abs().max() / expected.abs().max())
     if not error_of <= 1e-4:
         path.unlink()

@@ -28,7 +28,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from solo.backbones.maps import attention_maps, feature_maps
-from solo.config import RunError, sides
+from solo.config import RunError, first_line, sides
 from solo.data.decode import UNREADABLE, decode, layout_of, reason_of
 from solo.data.folders import unlabelled_tree
 from solo.evaluation.encoders import Encoder
@@ -121,7 +121,7 @@ def look(encoder: Encoder, images: Sequence[Tensor]) -> tuple[list[Tensor], list
         except Exception as error:  # whatever a network says of a size or of its parts
             raise RunError(
                 f"{encoder.name} cannot be looked at with images of {image.shape[1]} x "
-                f"{image.shape[2]} px ({str(error).splitlines()[0]}); give another --size, or "
+                f"{image.shape[2]} px ({first_line(error)}); give another --size, or "
                 "--square"
             ) from error
         if weights is not None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -85,15 +85,16 @@ def read_run(folder: Path, metric: str) -> Run | None:
                 *(f"{k} {v}" for k, v in kwargs.items() if k not in NOT_OF_THE_LOSS and v != {}),
             ]
         ),
-        repr([config["data"].get("train_path"), config["augmentations"], _batch(saved)]),
+        repr(
+            [config["data"].get("train_path"), config["augmentations"], _batch(config, saved.facts)]
+        ),
     )
 
 
-def _batch(saved: SavedRun) -> int:
+def _batch(config: Mapping[str, Any], facts: Mapping[str, Any]) -> int:
     """Images of a step on all processes."""
-    optimizer = saved.config["optimizer"]
-    own = optimizer["batch_size"] * int(saved.facts.get("processes") or 1)
-    return int(optimizer.get("global_batch_size") or own)
+    own = config["optimizer"]["batch_size"] * int(facts.get("processes") or 1)
+    return int(config["optimizer"].get("global_batch_size") or own)
 
 
 def _recent_loss(metrics: Metrics, method: str) -> float | None:

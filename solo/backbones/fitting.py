@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from solo.config import ConfigError, Size, in_pixels, sides, square
+from solo.config import ConfigError, Size, first_line, in_pixels, sides, square
 
 Make = Callable[[dict[str, Any]], nn.Module]
 Way = tuple[dict[str, Any], nn.Module]
@@ -106,7 +106,7 @@ def _first(networks: Iterable[Way], sizes: Sequence[Size], channels: int) -> tup
         try:
             widths = {_width(network, channels, size) for size in sizes}
         except Exception as error:  # whatever a network raises for a size that it does not take
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             continue
         if len(widths) == 1:
             return Fit(chosen, widths.pop()), ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,15 +25,12 @@ def feature_maps(network: nn.Module, images: Tensor) -> Tensor:
     """
     call = getattr(network, "forward_intermediates", None)
     if callable(call):
-        # Families that are no plain ViTs may have blocks and refuse their norm.
-        for norm in (True, False) if hasattr(network, "blocks") else (False,):
-            try:
-                (maps,) = call(images, indices=1, norm=norm, intermediates_only=True)
-            except AssertionError:
-                if not norm:
-                    raise
-            else:
-                return maps.float()  # type: ignore[no-any-return]
+        last_of = partial(call, images, indices=1, intermediates_only=True)
+        try:
+            (maps,) = last_of(norm=hasattr(network, "blocks"))
+        except AssertionError:  # of a family that has blocks and whose norm is not for places
+            (maps,) = last_of(norm=False)
+        return maps.float()
     last = getattr(network, "layer4", None)  # torchvision's ResNets
     if last is None:
         raise ValueError(f"{type(network).__name__} gives no feature maps")

@@ -78,11 +78,8 @@ class CollapseMonitor(pl.Callback):
     def _look(self, values: dict[str, float], dimensions: int, method: SSLMethod) -> None:
         """Warn where embeddings have been of one direction for long."""
         rank, uniform = values["train_proj_effective_rank"], values["train_uniformity"]
-        collapsed = rank < LEAST_RANK or uniform > MOST_UNIFORMITY
+        collapsed = dimensions > 1 and (rank < LEAST_RANK or uniform > MOST_UNIFORMITY)
         self._in_a_row = self._in_a_row + 1 if collapsed else 0
-        if not self._in_a_row or dimensions == 1:
-            self._warning = ""
-            return
         self._warning = (
             f"warning: embeddings have collapsed: their effective rank is {rank:.2f} of "
             f"{dimensions}, their uniformity {uniform:.4f}, and "
@@ -93,7 +90,7 @@ class CollapseMonitor(pl.Callback):
             self._warn()
 
     def _warn(self) -> None:
-        if self._warning and not self._warned:
+        if not self._warned:
             self._warned = True
             self.console.print(self._warning, soft_wrap=True)
 

@@ -8,7 +8,7 @@ key, the value that was given and what to write in its place.
 
 from solo.config.resolve import check, declared_keys, plain_tree, resolve, unknown_name
 from solo.config.schema import Config, RunConfig
-from solo.config.section import ConfigError, RunError, Section, fault
+from solo.config.section import ConfigError, RunError, Section, fault, first_line
 from solo.config.views import Augmentation, Size, in_pixels, sides, square
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "check",
     "declared_keys",
     "fault",
+    "first_line",
     "in_pixels",
     "plain_tree",
     "resolve",

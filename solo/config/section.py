@@ -22,6 +22,11 @@ class ConfigError(RunError, ValueError):
     """What a user wrote cannot be run; the message says what to change."""
 
 
+def first_line(error: BaseException) -> str:
+    """What it says, in a line; its type's name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def fault(message: str) -> PydanticCustomError:
     """An error for a validator to raise, where pydantic would otherwise wrap the wording."""
     return PydanticCustomError("impossible", "{message}", {"message": message})

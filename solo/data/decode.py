@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from solo.config import ConfigError
+from solo.config import ConfigError, first_line
 
 try:
     from torchvision.io import ImageReadMode, decode_image, decode_jpeg
@@ -251,5 +251,4 @@ def reason_of(error: Exception) -> str:
     """Why a file cannot be read, in words."""
     if isinstance(error, UnidentifiedImageError):  # its text shows a buffer's address
         return "no known image format"
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\w+, \S+\.cpp:\d+, ", "", first)  # less torchvision's own file
+    return re.sub(r"^\w+, \S+\.cpp:\d+, ", "", first_line(error))  # less torchvision's own file

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.config import ConfigError
+from solo.config import ConfigError, first_line
 from solo.config.schema import Data
 from solo.data.sources import EncodedSource, Splits
 
@@ -132,7 +132,7 @@ def _load(
         raise
     except Exception as error:  # of the library, the network or the disk
         raise ConfigError(
-            f"{key}: {path} is no table that datasets can read ({str(error).splitlines()[0]}). A "
+            f"{key}: {path} is no table that datasets can read ({first_line(error)}). A "
             "folder of save_to_disk is expected, a name of the hub, or data.format=parquet"
         ) from error
     if isinstance(found, datasets.Dataset):

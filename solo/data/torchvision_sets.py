@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets as tv
 
-from solo.config import ConfigError
+from solo.config import ConfigError, first_line
 from solo.config.schema import Data
 from solo.data.sources import ArraySource, FolderSource, ImageSource, Splits, fetched
 
@@ -50,7 +50,7 @@ def load_published(name: str, published: Published, data: Data) -> Splits:
             made = [fetched(root, partial(published.make, root, s), data.download) for s in splits]
             return published.read(made)
         except (RuntimeError, OSError, ValueError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise ConfigError(
                 f"{key}: {name} was not found in {root} ({reason}). Name the folder that holds it "
                 f"with ++{key}=<folder>, or let torchvision fetch it: ++data.download=true"

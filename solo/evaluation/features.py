@@ -28,6 +28,10 @@ class FeatureSet(NamedTuple):
     x: Tensor
     labels: Tensor
 
+    def to(self, where: torch.device) -> FeatureSet:
+        """The same there."""
+        return FeatureSet(self.x.to(where), self.labels.to(where))
+
 
 def device() -> torch.device:
     """A GPU where there is one."""

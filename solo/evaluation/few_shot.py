@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solo import rng
 from solo.config import ConfigError
-from solo.evaluation.features import FeatureSet, device
+from solo.evaluation.features import FeatureSet
 from solo.evaluation.logistic import accuracy, fit_logistic, settled_l2
 
 Shots = int | Literal["all"]
@@ -74,14 +74,12 @@ def few_shot(
     ``l2="auto"`` each draw chooses its own by its labelled images (:func:`settled_l2`).
     """
     found = []
-    where, truth = device(), val.labels
-    all_x, all_labels, val_x = train.x.to(where), train.labels.to(where), val.x.to(where)
     for draw in range(1 if shots == "all" else draws):
-        x, labels = all_x, all_labels  # all of them: no copy
+        x, labels = train  # all of them: no copy
         if shots != "all":
-            picked = draw_shots(train.labels, shots, seed, draw)
-            x, labels = x[picked.to(where)], labels[picked.to(where)]
+            picked = draw_shots(labels.cpu(), shots, seed, draw)
+            x, labels = x[picked], labels[picked]
         penalty = settled_l2(l2, x, labels, num_classes, rng.generator(seed, "l2", draw))
         classifier = fit_logistic(x, labels, num_classes, penalty)
-        found.append(accuracy(classifier.scores(val_x).cpu(), truth))
+        found.append(accuracy(classifier.scores(val.x), val.labels))
     return Score(mean(found), pstdev(found) if len(found) > 1 else None)

@@ -47,7 +47,8 @@ def few_shot_rows(config: LinearConfig, encoder: Encoder, console: Console) -> F
                 networks.insert(0, ("untrained network", untrained(encoder, config.seed)))
             networks[:0] = _raw_pixels(encoder, split, console, name)
         for network_name, network in networks:
-            train, val = _both(config, network, split, console, name)
+            both = _both(config, network, split, console, name)
+            train, val = (part.to(device()) for part in both)
             for shots in options.shots:
                 score = few_shot(
                     train,

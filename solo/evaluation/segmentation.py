@@ -16,7 +16,7 @@ from torch import Tensor
 
 from solo import rng
 from solo.backbones.maps import feature_maps
-from solo.config import ConfigError
+from solo.config import ConfigError, first_line
 from solo.config.evaluation import LinearConfig, Segmentation
 from solo.data.masks import IGNORED, MaskedImages, ade20k, folders, voc
 from solo.data.views import validation_transform
@@ -84,8 +84,9 @@ class Dense:
         try:
             self.maps(self.encoder.blank()[0])
         except (ValueError, AttributeError, TypeError, RuntimeError, AssertionError) as error:
-            said = (str(error).splitlines() or [repr(error)])[0]
-            raise ConfigError(f"{encoder.name} gives no features of places ({said})") from error
+            raise ConfigError(
+                f"{encoder.name} gives no features of places ({first_line(error)})"
+            ) from error
 
     @torch.no_grad()
     def maps(self, image: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import yaml
 from solo.config import Config, ConfigError, in_pixels
 from solo.evaluation.encoders import Encoder
 from solo.methods import METHODS
-from solo.runs.checkpoint_files import BEST, LAST, read_fact
+from solo.runs.checkpoint_files import BEST, LAST, newest_sound, read_fact
 from solo.runs.metrics import VALIDATION
 from solo.runs.monitors import WITHOUT_LABELS
 from solo.runs.saved import SavedRun
@@ -143,8 +143,8 @@ def _labels(config: Config, source: Path) -> str:
 
 def _epochs(config: Config, source: Path) -> str:
     """Those that its weights have seen, of how many."""
-    file = source / "checkpoints" / LAST if source.is_dir() else source
-    epoch = read_fact(file, "epoch") if file.is_file() else None
+    file = newest_sound(source / "checkpoints", lambda _: None) if source.is_dir() else source
+    epoch = read_fact(file, "epoch") if file is not None else None
     return f"{config.max_epochs}" if epoch is None else f"{epoch + 1} of {config.max_epochs}"
 
 

@@ -172,28 +172,37 @@ def choose_folder(config: RunConfig, warn: Callable[[str], None], processes: int
         ConfigError: where the checkpoint to resume from is not there, damaged, complete, or of
             another config or global batch.
     """
-    parent = Path(config.checkpoint.dir) / config.kind
     if config.resume_from_checkpoint:
         checkpoint = Path(config.resume_from_checkpoint).expanduser()
         if not checkpoint.is_file():
             raise ConfigError(f"resume_from_checkpoint: there is no file {checkpoint}")
         _check_continuation(checkpoint, config, processes)
-        return _new_folder(parent, config.name, checkpoint)
+        return _new_folder(config, checkpoint)
     if config.auto_resume.enabled:
-        times = {
-            folder: max(c.stat().st_mtime for c in checkpoints)
-            for folder in parent.glob(f"{config.name}-*")
-            if (checkpoints := list(folder.glob("checkpoints/*.ckpt")))
-        }
-        for folder in sorted(times, key=lambda f: times[f], reverse=True):
-            found = _continue(folder, times[folder], config, warn, processes)
+        for folder, saved_at in saved_runs(config).items():
+            found = _continue(folder, saved_at, config, warn, processes)
             if found is not None:
                 return found
-    return _new_folder(parent, config.name)
+    return _new_folder(config)
 
 
-def _new_folder(parent: Path, name: str, resume_from: Path | None = None) -> RunFolder:
+def saved_runs(config: RunConfig) -> dict[Path, float]:
+    """Folders of this kind and name that have a checkpoint, and its time, the newest first."""
+    times = {
+        folder: max(c.stat().st_mtime for c in checkpoints)
+        for folder in _parent(config).glob(f"{config.name}-*")
+        if (checkpoints := list(folder.glob("checkpoints/*.ckpt")))
+    }
+    return dict(sorted(times.items(), key=lambda item: item[1], reverse=True))
+
+
+def _parent(config: RunConfig) -> Path:
+    return Path(config.checkpoint.dir) / config.kind
+
+
+def _new_folder(config: RunConfig, resume_from: Path | None = None) -> RunFolder:
     """A folder that was not there before, whatever starts at the same moment."""
+    parent, name = _parent(config), config.name
     with _writable(parent):
         while True:
             path = parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

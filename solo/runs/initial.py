@@ -14,6 +14,7 @@ from solo.config import Config, ConfigError, in_pixels
 from solo.data import ImageData
 from solo.evaluation.encoders import Encoder
 from solo.methods.base import SSLMethod
+from solo.runs.folder import saved_runs
 from solo.runs.networks import differences, load_encoder, load_weights
 from solo.runs.saved import SavedRun
 
@@ -63,13 +64,10 @@ def begun_before(config: Config) -> SavedRun | None:
         found = SavedRun.around(Path(config.resume_from_checkpoint).expanduser())
         runs = [found] if found is not None else []
     elif config.auto_resume.enabled:
-        parent = Path(config.checkpoint.dir) / config.kind
-        folders = parent.glob(f"{config.name}-*/checkpoints/*.ckpt")
-        runs = [SavedRun(folder) for folder in sorted({path.parents[1] for path in folders})]
+        runs = [SavedRun(folder) for folder in saved_runs(config)]
     else:
         return None
-    alike = [run for run in runs if _began_with(run) == config.init_from]
-    return alike[-1] if alike else None
+    return next((run for run in runs if _began_with(run) == config.init_from), None)
 
 
 def _began_with(run: SavedRun) -> str | None:

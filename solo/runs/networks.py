@@ -17,7 +17,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone, library_call, torchvision_resnets, without_weights
-from solo.config import Config, ConfigError, Size, square, unknown_name
+from solo.config import Config, ConfigError, Size, first_line, square, unknown_name
 from solo.config.schema import Backbone
 from solo.data import Normalize
 from solo.data.datasets import IMAGENET_MEAN, IMAGENET_STD, dataset_spec, normalisation
@@ -137,7 +137,7 @@ def _read(path: Path) -> dict[str, Any]:
         return read_foreign(path)
     except Exception as error:  # each library has its own
         raise ConfigError(
-            f"{path} cannot be read as weights ({str(error).splitlines()[0]}). A file of tensors "
+            f"{path} cannot be read as weights ({first_line(error)}). A file of tensors "
             "alone is expected: torch.save of a state dict, or .safetensors"
         ) from error
     if not isinstance(content, dict):
@@ -327,8 +327,7 @@ def _published(name: str, features: FeatureName, image_size: Size | None) -> Enc
         network = timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # no weights, no network, a damaged cache: each its own
         raise ConfigError(
-            f"pretrained: the published weights of {name} could not be loaded "
-            f"({str(error).splitlines()[0]})"
+            f"pretrained: the published weights of {name} could not be loaded ({first_line(error)})"
         ) from error
     facts = resolve_model_data_config(network)
     size = image_size or _size(facts["input_size"][-2:])

@@ -98,8 +98,11 @@ class Run:
             with folder.noting_errors() if first else contextlib.nullcontext():
                 if first:
                     folder.create(config)
-                    images = data.images_an_epoch(trainer.world_size)
-                    folder.note(images_an_epoch=images, precision=trainer.precision)
+                    count = trainer.world_size
+                    images = data.images_an_epoch(count)
+                    folder.note(
+                        images_an_epoch=images, precision=trainer.precision, processes=count
+                    )
                 yield cls(config, data, console, trainer, io, folder)
         finally:
             if config.uses_wandb:

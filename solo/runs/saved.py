@@ -89,10 +89,8 @@ class SavedRun:
         Raises:
             ConfigError: where there is none.
         """
-        from solo.runs.checkpoint_files import (
-            newest_sound,
-            read_checkpoint,
-        )  # torch, for this alone
+        # Here: whoever shows runs need not wait for torch.
+        from solo.runs.checkpoint_files import newest_sound, read_checkpoint
 
         path = newest_sound(self.folder / "checkpoints", self.warn)
         if path is None:
@@ -128,9 +126,10 @@ class SavedRun:
                     rows = rows.partition("\n")[2]  # the first is cut
         except OSError:
             return {}
-        names, *lines = csv.reader(io.StringIO(head.decode(errors="replace") + rows))
+        lines = list(csv.reader(io.StringIO(head.decode(errors="replace") + rows)))
+        names = lines[0] if lines else []
         found: dict[int, float] = {}
-        for line in reversed(lines):
+        for line in reversed(lines[1:]):
             for place, text in enumerate(line[: len(names)]):
                 if text and place not in found:
                     with contextlib.suppress(ValueError):  # a row that is just being written

@@ -93,6 +93,8 @@ def test_the_newest_values_of_a_long_file(tmp_path: Path) -> None:
     path.write_text("epoch,step\n0,1\n")
     assert SavedRun(tmp_path).newest() == {"epoch": 0.0, "step": 1.0}
     assert SavedRun(tmp_path / "none").newest() == {}
+    (tmp_path / "metrics.csv").write_text("")  # just being written
+    assert SavedRun(tmp_path).newest() == {}
 
 
 def test_by_command(several: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:

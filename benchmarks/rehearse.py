@@ -1,40 +1,34 @@
 """A training step on a GPU that is not there: operators, copies from the host, and read-backs.
 
-Views, forward pass and loss of a recipe run on fake CUDA tensors (shapes without numbers). What
-would read a number back, or make a shape that depends on numbers, raises an error; tensors copied
-back are counted as blocking. The autograd engine needs real devices, so the backward pass is not
-part of it.
+Views, forward pass, loss and optimizer of a recipe run on fake CUDA tensors, and the loss's
+backward pass on fake tensors of the host (:mod:`benchmarks.fake_gpu`). The networks' backward
+passes, and what DistributedDataParallel sends, are torch's own and not part of it.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from rich.progress import track
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.fake_gpu import Watch, host_as_gpu, made_fake, no_gpu_needed, one_of
 from benchmarks.recipes import compose
+from solo.backbones.synchronised import synchronise_batchnorm
 from solo.config import Config, sides
 from solo.data import Batch, Normalize
+from solo.data.batches import join_resolutions
 from solo.data.deferred import Unfinished, defer, finish_views
 from solo.data.operations import NUMBERS
 from solo.data.plans import join_plans, plan_views
-from solo.losses.ijepa import Masks, draw_masks
 from solo.methods import METHODS, resolve_config
 from solo.methods.base import SSLMethod
 from solo.methods.momentum import MomentumMethod
-from solo.multivariate.slices import _transform_factors
-from solo.multivariate.unsliced import _parts
+from solo.methods.probes import Encoded
 from solo.optim import build_optimizer, parameter_groups
 from solo.rng import Step
 
@@ -42,61 +36,16 @@ IN_MEMORY = {"cifar10": 32, "cifar100": 32, "stl10": 96, "digits": 32}
 IN_MEMORY |= dict.fromkeys(("mnist", "fashion_mnist", "kmnist", "emnist"), 28)
 """Data sets that the device holds, and their images' side."""
 
-# Not launches: they make views of storage, or nothing at all.
-FREE = re.compile(
-    r"(_unsafe_view|view(_as_real|_as_complex)?|expand|alias|_reshape_alias|detach|t|transpose|"
-    r"permute|slice|select|split(_with_sizes)?|unbind|(un)?squeeze|as_strided|lift_fresh|"
-    r"(new_)?empty(_like|_strided|_permuted)?|prim)_?\."
-)
-
-
-class Watch(TorchDispatchMode):
-    """Counts what is launched, and which copies from the host wait for the device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators: Counter[str] = Counter()
-        self.copies = self.blocking = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call it, and count."""
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        name = str(func).removeprefix("aten.")
-        tensors = [a for a in args if isinstance(a, torch.Tensor)]
-        there = isinstance(out, torch.Tensor) and out.is_cuda
-        back = isinstance(out, torch.Tensor) and not out.is_cuda and not name.startswith("prim")
-        if (back and any(t.is_cuda for t in tensors)) or self._indexed_from_the_host(name, args):
-            self.blocking += 1
-        elif name.startswith("_to_copy") and there and tensors and not tensors[0].is_cuda:
-            self.copies += 1
-            self.blocking += not kwargs.get("non_blocking")
-        elif name.startswith("copy_") and tensors[0].is_cuda and not tensors[-1].is_cuda:
-            self.blocking += not (args[2] if len(args) > 2 else kwargs.get("non_blocking"))
-        elif not FREE.match(name):
-            self.operators[name] += 1
-        return out
-
-    @staticmethod
-    def _indexed_from_the_host(name: str, args: Any) -> bool:
-        """Whether a tensor on the device is indexed by numbers that are not there."""
-        if not name.startswith(("index.", "index_put")) or not args[0].is_cuda:
-            return False
-        return any(index is not None and not index.is_cuda for index in args[1])
-
-    @property
-    def count(self) -> int:
-        """Of all operators that launch something."""
-        return sum(self.operators.values())
-
 
 class Rehearsed(NamedTuple):
-    """What one step of a recipe takes: its views, its networks' forward passes, the method's loss,
-    all of these with the probes, and the optimizer."""
+    """What one step of a recipe takes: its views, its networks' forward passes, the method's loss
+    and the way back from it to features and embeddings, networks, loss and probes together, and the
+    optimizer."""
 
     views: Watch
     networks: Watch
     loss: Watch
+    backward: Watch
     step: Watch
     optimizer: Watch
 
@@ -104,41 +53,6 @@ class Rehearsed(NamedTuple):
     def beyond(self) -> int:
         """Launches of the step that are not the student's networks: losses, probes, teachers."""
         return self.step.count - self.networks.count
-
-
-@contextmanager
-def no_gpu_needed() -> Iterator[FakeTensorMode]:
-    """Fake CUDA tensors, with autocast to bfloat16 allowed."""
-    with (
-        patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
-        patch("torch.cuda.is_bf16_supported", lambda *a, **k: True),
-        patch("torch.cuda.is_available", lambda: False),  # also where there is one
-        FakeTensorMode(allow_non_fake_inputs=True) as mode,
-        patch("solo.methods.ijepa.draw_masks", partial(on_the_host, mode, draw_masks)),
-    ):
-        try:
-            yield mode
-        finally:
-            for cached in (_transform_factors, _parts):  # fake tensors
-                cached.cache_clear()
-
-
-def on_the_host(mode: FakeTensorMode, draw: Callable[..., Masks], *args: Any, **kw: Any) -> Masks:
-    """A draw that is the host's own, with real numbers."""
-    with unset_fake_temporarily():
-        masks = draw(*args, **kw)
-    return Masks(*(mode.from_tensor(mask) for mask in masks))
-
-
-def on_fake_gpu(method: SSLMethod) -> None:
-    """Move parameters and buffers there, inside the mode of fake tensors."""
-    for module in method.modules():
-        for table, learned in ((module._parameters, True), (module._buffers, False)):
-            for name, p in list(table.items()):
-                if p is not None:
-                    fake = torch.empty_strided(p.shape, p.stride(), dtype=p.dtype, device="cuda")
-                    made: Any = nn.Parameter(fake, p.requires_grad) if learned else fake
-                    table[name] = made
 
 
 def unfinished_batch(config: Config) -> Unfinished:
@@ -161,44 +75,25 @@ def unfinished_batch(config: Config) -> Unfinished:
     return made
 
 
-def rehearse(recipe: str, **changes: Any) -> Rehearsed:
+def rehearse(
+    recipe: str, processes: int = 1, channels_last: bool = False, **changes: Any
+) -> Rehearsed:
     """One step of a recipe, the second of a run: what is made once is made.
 
     Args:
         recipe: below scripts/pretrain.
+        processes: how many GPUs share the batch.
+        channels_last: the images' order in memory.
         changes: of its ``method_kwargs``.
     """
-    tree = compose(recipe)
+    tree = compose(recipe) | {"channels_last": channels_last}
     tree["method_kwargs"] = {**tree.get("method_kwargs", {}), **changes}
     config = resolve_config(tree)
-    method = METHODS[config.method](config, Normalize((0.5,) * 3, (0.5,) * 3), 100).train()
-    method.is_logging_step = lambda batch_idx: False  # type: ignore[method-assign]
-    if isinstance(method, MomentumMethod):
-        method.network_precision = nullcontext  # type: ignore[method-assign, assignment]
-    zero = property(lambda self: 0)
-    device = torch.device("cuda")
-    kind = type(method)
-    with (
-        no_gpu_needed() as mode,
-        patch.object(kind, "current_epoch", zero),
-        patch.object(kind, "global_step", zero),
-        torch.autocast("cuda", dtype=torch.bfloat16),
-    ):
-        on_fake_gpu(method)
-        waiting = unfinished_batch(config)
-        assert waiting.packed is not None
-        numbers = mode.from_tensor(waiting.packed.numbers)
-        waiting = waiting._replace(packed=waiting.packed._replace(numbers=numbers))
-        resident = None
-        if not waiting.crops:
-            side = IN_MEMORY[config.data.dataset]
-            resident = torch.empty(50_000, 3, side, side, dtype=torch.uint8, device=device)
-        views = Watch()
-        with views:
-            there = waiting.to(device)
-            batch = Batch(finish_views(there, resident), there.labels, there.indices)
+    networks, loss, step = Watch(), Watch(), Watch()
+    with ExitStack() as contexts:
+        method, mode = _method(config, "cuda", processes, contexts)
+        views, batch = _views(config, mode)
         method.training_step(batch, 0)
-        networks, loss, step, update = Watch(), Watch(), Watch(), Watch()
         with networks:
             encoded = method.encode(batch.views)
         encoded = encoded.for_losses()
@@ -206,15 +101,82 @@ def rehearse(recipe: str, **changes: Any) -> Rehearsed:
             method.compute_loss(encoded, batch, Step(0, 1))
         with step:
             method.training_step(batch, 1)
-        groups = parameter_groups(method.loss_parameters(), 0.1, 1e-4, True)
-        optimizer = build_optimizer(config, groups)
-        for _ in range(2):  # its state is made in the first
-            for p in method.parameters():
-                p.grad = torch.empty_like(p)
-            update = Watch()
-            with update:
-                optimizer.step()
-    return Rehearsed(views, networks, loss, step, update)
+        update = _update(method, config)
+    return Rehearsed(views, networks, loss, rehearse_backward(config, processes), step, update)
+
+
+def rehearse_backward(config: Config, processes: int = 1) -> Watch:
+    """From a step's loss back to what it was made of; networks that belong to the loss included."""
+    backward = Watch()
+    with ExitStack() as contexts:
+        contexts.enter_context(host_as_gpu())
+        method, _ = _method(config, "cpu", processes, contexts)
+        count = config.optimizer.batch_size
+        views = join_resolutions(
+            [
+                torch.empty(r.num_crops, count, 3, *sides(r.crop_size), dtype=torch.uint8)
+                for r in config.augmentations
+            ]
+        )
+        batch = Batch(views, torch.zeros(count, dtype=torch.long), torch.arange(count))
+        with torch.no_grad():
+            encoded = method.encode(views).for_losses()
+        encoded = Encoded(*(x.detach().requires_grad_() for x in encoded))
+        with torch.autocast("cpu", enabled=False):
+            total = method.compute_loss(encoded, batch, Step(0, 1)).total
+            with backward:
+                total.backward()  # type: ignore[no-untyped-call]
+    return backward
+
+
+def _method(
+    config: Config, device: str, processes: int, contexts: ExitStack
+) -> tuple[SSLMethod, FakeTensorMode]:
+    """It, made of shapes, inside what shapes need."""
+    method = METHODS[config.method](config, Normalize((0.5,) * 3, (0.5,) * 3), 100).train()
+    method.is_logging_step = lambda batch_idx: False  # type: ignore[method-assign]
+    if isinstance(method, MomentumMethod):
+        method.network_precision = nullcontext  # type: ignore[method-assign, assignment]
+    if config.sync_batchnorm and processes > 1:
+        synchronise_batchnorm(method)
+    mode = contexts.enter_context(no_gpu_needed())
+    contexts.enter_context(one_of(processes))
+    zero = property(lambda self: 0)
+    for name in ("current_epoch", "global_step"):
+        contexts.enter_context(patch.object(type(method), name, zero))
+    contexts.enter_context(torch.autocast(device, dtype=torch.bfloat16))
+    made_fake(method, device)
+    return method, mode
+
+
+def _views(config: Config, mode: FakeTensorMode) -> tuple[Watch, Batch]:
+    """A batch, made on the device from what the loader sends."""
+    waiting, device = unfinished_batch(config), torch.device("cuda")
+    assert waiting.packed is not None
+    numbers = mode.from_tensor(waiting.packed.numbers)
+    waiting = waiting._replace(packed=waiting.packed._replace(numbers=numbers))
+    resident = None
+    if not waiting.crops:
+        side = IN_MEMORY[config.data.dataset]
+        resident = torch.empty(50_000, 3, side, side, dtype=torch.uint8, device=device)
+    views = Watch()
+    with views:
+        there = waiting.to(device)
+        batch = Batch(finish_views(there, resident), there.labels, there.indices)
+    return views, batch
+
+
+def _update(method: SSLMethod, config: Config) -> Watch:
+    """The optimizer's step."""
+    groups = parameter_groups(method.loss_parameters(), 0.1, 1e-4, True)
+    optimizer = build_optimizer(config, groups)
+    for _ in range(2):  # its state is made in the first
+        for p in method.parameters():
+            p.grad = torch.empty_like(p)
+        update = Watch()
+        with update:
+            optimizer.step()
+    return update
 
 
 # One recipe of each kind, and options that need other kernels.
@@ -235,14 +197,17 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 def main() -> None:
     """Print a table."""
-    print("| recipe | views: launches | copies | loss | step beyond the networks | blocking |")
-    print("|---" * 6 + "|")
+    head = "views: launches | copies | loss | its backward | step beyond the networks"
+    print(f"| recipe | {head} | of 8 GPUs | collectives | blocking |")
+    print("|---" * 9 + "|")
     for recipe, changes in track(CASES, "Rehearsing"):
         found = rehearse(recipe, **changes)
         name = " ".join([recipe.removesuffix(".yaml"), *(f"{k}={v}" for k, v in changes.items())])
-        blocking = sum(watch.blocking for watch in found)
-        launches = found.views.count, found.views.copies, found.loss.count, found.beyond
-        cells = [name, *launches, blocking]
+        eight = rehearse(recipe, 8, True, **changes)
+        blocking = sum(watch.blocking for watch in (*found, *eight))
+        launches = found.views.count, found.views.copies, found.loss.count, found.backward.count
+        sent = f"{eight.loss.collectives} + {eight.networks.collectives}"
+        cells = [name, *launches, found.beyond, eight.beyond, sent, blocking]
         print("| " + " | ".join(map(str, cells)) + " |")
 
 

@@ -39,21 +39,29 @@ def shard_range(count: int) -> tuple[int, int]:
     return count * here // processes, count * (here + 1) // processes
 
 
+# Newer versions of torch have other names for them, and warn of these.
+_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
 class _Gather(torch.autograd.Function):
     """[B, …] on each process -> [W, B, …] on all; the adjoint sums and takes its own part."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.stack(parts)
+        whole = x.new_empty(world_size(), *x.shape)
+        if dist.get_backend() == "nccl":
+            _gather_single(whole, x.contiguous())
+        else:
+            dist.all_gather(list(whole.unbind()), x.contiguous())
+        return whole
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         if dist.get_backend() == "nccl":
             own = torch.empty_like(grad[0])
-            dist.reduce_scatter_tensor(own, grad)
+            _reduce_scatter_single(own, grad)
             return own
         grad = grad.clone()  # autograd may share this buffer with another branch
         dist.all_reduce(grad)
@@ -88,7 +96,7 @@ def gather(x: Tensor, dim: int = 0) -> Tensor:
     if not is_distributed():
         return x
     parts: Tensor = _Gather.apply(x)
-    return torch.cat(parts.unbind(0), dim=dim)
+    return parts.flatten(0, 1) if dim == 0 else torch.cat(parts.unbind(0), dim=dim)
 
 
 def gather_uneven(x: Tensor, fill: int = -1) -> Tensor:

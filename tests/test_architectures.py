@@ -6,7 +6,6 @@ import pytest
 import timm
 import torch
 from helpers import ROOT, slow
-from timm.layers.norm_act import convert_sync_batchnorm
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,6 +18,7 @@ from solo.backbones import (
     last_two_cls,
     library_call,
 )
+from solo.backbones.synchronised import GlobalBatchNorm, synchronise_batchnorm
 from solo.config import ConfigError
 
 # The smallest of each module of timm.models, and which of 96 px and views of 48 px it takes.
@@ -59,10 +59,10 @@ def test_every_family_fits_or_says_why_not(name: str, monkeypatch: pytest.Monkey
         assert name in WITH_TOKENS
     _layers(name, network)
     _blocks_run_again(name, network)
-    synchronised = convert_sync_batchnorm(network)
+    synchronised = synchronise_batchnorm(network)
     assert has_batchnorm(synchronised) == has_batchnorm(network)
     norms = [m for m in synchronised.modules() if isinstance(m, _BatchNorm)]
-    assert all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
+    assert all(isinstance(norm, GlobalBatchNorm) for norm in norms)
 
 
 WITH_TOKENS = """

@@ -97,10 +97,12 @@ def test_the_saved_config_reproduces_the_run_bit_for_bit(tmp_path: Path) -> None
     assert any(not torch.equal(one[n], value) for n, value in state(other).items())
 
 
-def test_resuming_after_an_epoch_ends_like_the_uninterrupted_run(tmp_path: Path) -> None:
-    whole = run(
-        tiny(tmp_path, checkpoint={"keep_prev": True}, backbone={"kwargs": {"drop_path_rate": 0.2}})
-    )
+@pytest.mark.parametrize("precision", ["32", slow("64")])
+def test_resuming_after_an_epoch_ends_like_the_uninterrupted_run(
+    precision: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"checkpoint": {"keep_prev": True}, "precision": precision}
+    whole = run(tiny(tmp_path, **options, backbone={"kwargs": {"drop_path_rate": 0.2}}))
     first_epoch = whole.folder / "checkpoints/epoch_0000.ckpt"
     saved = yaml.safe_load((whole.folder / "config.yaml").read_text())
     explicit = run({**saved, "resume_from_checkpoint": str(first_epoch)})
@@ -270,7 +272,6 @@ def test_documented_command_lines(
     done = command(*line, *rest)
     (folder,) = (tmp_path / "runs/rectified_lpjepa").iterdir()
     assert done.stdout.strip().splitlines()[-1] == f"folder: {folder}"
-    assert "sync_batchnorm is a GPU feature" in done.stdout
     assert "measured l0" in done.stdout
     config = yaml.safe_load((folder / "config.yaml").read_text())
     if rest[-1].startswith("++wandb.enabled=true"):

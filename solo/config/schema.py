@@ -243,7 +243,7 @@ class RunConfig(Section):
     """32, 16-mixed, bf16-mixed, 64, or auto: bf16-mixed where the device has instructions for it,
     32 elsewhere. Losses compute in float32 (with 64 in float64)."""
     sync_batchnorm: bool = False
-    """BatchNorm statistics of the global batch (GPU only)."""
+    """BatchNorm statistics of the global batch, where there are several processes."""
     accumulate_grad_batches: Positive = 1
     """Batches before each optimizer step; rates are multiplied by it."""
     gradient_clip_val: float | None = Field(None, gt=0)

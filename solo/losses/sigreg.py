@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from solo import distributed
 from solo.distributions import GeneralizedGaussian
@@ -106,5 +107,5 @@ def lejepa_loss(z: Tensor, sigreg: Tensor, global_views: int, *, lamb: float = 0
     if not 1 <= global_views <= z.shape[0]:
         raise ValueError(f"global_views is {global_views}; there are {z.shape[0]} views")
     centre = z[:global_views].mean(0)
-    invariance = distributed.all_mean((z - centre).square().mean(), alike=True)
+    invariance = distributed.all_mean(F.mse_loss(z, centre.expand_as(z)), alike=True)
     return LeJEPALoss((1 - lamb) * invariance + lamb * sigreg, invariance)

@@ -147,6 +147,8 @@ class Run:
                 folder.hand_down(),
                 _children_read(folder, script),
             ):
+                # Else Lightning would, after it read a checkpoint's float64 weights into float32.
+                trainer.precision_plugin.convert_module(module)
                 start = folder.resume_from
                 trainer.fit(module, datamodule=self.data, ckpt_path=start, weights_only=True)
         except RunInterrupted as interruption:

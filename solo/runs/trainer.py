@@ -14,10 +14,10 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.plugins.layer_sync import LayerSync
 from pytorch_lightning.strategies import StrategyRegistry
 from rich.console import Console
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from solo import distributed
+from solo.backbones.synchronised import synchronise_batchnorm
 from solo.config import ConfigError, RunConfig, unknown_name
 from solo.data import ImageData
 from solo.runs.checkpoint_files import SafeCheckpointIO
@@ -118,16 +118,12 @@ def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
     count = len(devices) if isinstance(devices, list) else devices
     one_gpu = count in ("auto", -1) and torch.cuda.device_count() == 1
     alone = config.num_nodes == 1 and (count == 1 or one_gpu)
-    sync_batchnorm = config.sync_batchnorm
-    if sync_batchnorm and accelerator != "gpu":
-        console.print("sync_batchnorm is a GPU feature: each process normalises its own batch.")
-        sync_batchnorm = False
     return {
         "accelerator": accelerator,
         "devices": devices,
         "precision": find_precision(config, accelerator, console),
         "strategy": find_strategy(config, alone),
-        "sync_batchnorm": sync_batchnorm and not alone,
+        "sync_batchnorm": config.sync_batchnorm and not alone,
     }
 
 
@@ -220,14 +216,11 @@ def find_strategy(config: RunConfig, alone: bool) -> str:
 
 
 class SyncBatchNorm(LayerSync):
-    """BatchNorm over all processes, in timm's networks too.
-
-    torch's own conversion replaces timm's BatchNorm with activation by one without.
-    """
+    """BatchNorm over all processes, for Lightning to put in before DDP."""
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Convert every BatchNorm of the model."""
-        return convert_sync_batchnorm(model)
+        return synchronise_batchnorm(model)
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Nothing: a converted layer works as before where there is one process."""

@@ -68,7 +68,8 @@ class EppsPulley(UnivariateTest):
         self.num_points, self.t_max, self.weight_type = count, t_max, weight_type
         self.spacing = t_max / (count - 1)
         self.target, self.weights = normal, 2 * trapezoid * self.weight_function(t)
-        self._constants = Placed(self.weights.numpy(), self.target.numpy())
+        both = torch.stack((normal, torch.zeros_like(normal)))  # real and imaginary parts
+        self._constants = Placed(self.weights.numpy(), both.numpy())
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N, K] -> [..., K]."""
@@ -76,9 +77,10 @@ class EppsPulley(UnivariateTest):
         ecf = empirical_characteristic_function(x, self.spacing, len(self.weights))
         ecf = distributed.all_mean(ecf, alike=True)
         weights, target = self._constants.at(ecf.device, ecf.dtype)
-        distance = (ecf[0] - target[:, None]).square() + ecf[1].square()  # [..., T, K]
+        shape = (2, *[1] * (ecf.ndim - 3), len(weights), 1)
+        distance = weights @ (ecf - target.view(shape)).square()  # [2, ..., K]
         count = x.shape[-2] * distributed.world_size()
-        return count * (weights @ distance)
+        return count * distance.sum(0)
 
     def weight_function(self, t: Tensor) -> Tensor:
         """w(t), elementwise."""

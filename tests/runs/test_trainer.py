@@ -18,6 +18,7 @@ from rich.console import Console
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed
+from solo.backbones.synchronised import GlobalBatchNorm
 from solo.data import ImageData
 from solo.methods import resolve_config
 from solo.runs import trainer as trainer_module
@@ -56,7 +57,7 @@ def test_synchronised_batchnorm_keeps_the_network(name: str) -> None:
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
     assert [id(p) for p in converted.parameters()] == weights
     kinds = [m for m in converted.modules() if isinstance(m, _BatchNorm)]
-    assert all(isinstance(m, torch.nn.SyncBatchNorm) for m in kinds)
+    assert all(isinstance(m, GlobalBatchNorm) for m in kinds)
 
 
 def test_the_trainer_uses_it(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ passes, and what DistributedDataParallel sends, are torch's own and not part of 
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -195,12 +197,20 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Print a table."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.rehearse", description="Count what a step launches, without a GPU."
+    )
+    parser.add_argument("recipes", nargs="*", help="words of their names; all of the table if none")
+    wanted = parser.parse_args(words).recipes
+    cases = [case for case in CASES if all(word in case[0] for word in wanted)]
+    if not cases:
+        parser.error(f"no recipe of the table has {' and '.join(wanted)} in its name")
     head = "views: launches | copies | loss | its backward | step beyond the networks"
     print(f"| recipe | {head} | of 8 GPUs | collectives | blocking |")
     print("|---" * 9 + "|")
-    for recipe, changes in track(CASES, "Rehearsing"):
+    for recipe, changes in track(cases, "Rehearsing"):
         found = rehearse(recipe, **changes)
         name = " ".join([recipe.removesuffix(".yaml"), *(f"{k}={v}" for k, v in changes.items())])
         eight = rehearse(recipe, 8, True, **changes)

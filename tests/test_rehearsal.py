@@ -29,7 +29,7 @@ LIMITS = {
     "dino": 540,
     "ijepa": 580,
 }
-OTHERS = {"unsliced": 106, "unsliced_epps_pulley": 60, "structured": 145}
+OTHERS = {"unsliced": 106, "unsliced_epps_pulley": 60, "structured": 64}
 """Of options."""
 
 
@@ -141,5 +141,8 @@ def test_what_waits_is_noticed() -> None:
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("benchmarks.rehearse.CASES", CASES[:1])
-    main()
+    main(["cifar", "rectified"])
     assert "| cifar/rectified_lpjepa_cifar100 | 1 | 3 | " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["no_recipe"])
+    assert "no recipe of the table has no_recipe in its name" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 import timm
 import torch
+from helpers import slow
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -59,7 +60,7 @@ def trained(rank: int, world: int) -> dict[str, Tensor]:
     return found | {"evaluated": model(x).detach()}
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [slow(2), 3])
 def test_several_processes_are_one(agree: Callable[..., None], world: int) -> None:
     """Uneven shares, one of them a single image; one to four dimensions."""
     agree(trained, world=world)
@@ -144,7 +145,7 @@ def trained_by_kernels(rank: int, world: int) -> dict[str, Tensor]:
         return trained(rank, world)
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [slow(2), 3])
 def test_the_way_of_gpus(agree: Callable[..., None], world: int) -> None:
     """With torch's kernels, which this machine may not have, played by tensor code."""
     agree(trained_by_kernels, world=world, rtol=1e-7, atol=1e-7)
@@ -161,6 +162,7 @@ def halves(rank: int, world: int) -> dict[str, Tensor]:
     return {"mean": layer.running_mean, "variance": layer.running_var}
 
 
+@pytest.mark.slow
 def test_half_precision(processes: Any) -> None:
     (one,), two = processes(halves, 1), processes(halves, 2)
     for other in two:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import ClassVar, Literal, Protocol
 
@@ -68,13 +68,13 @@ class StructuredChunk:
     (and 5 % at D = 12: below D of about 32, uniform slices are better and no dearer).
 
     Args:
-        signs: [2, D], of -1 and 1.
-        start: first row of the block that counts.
+        signs: [M, 2, D], of -1 and 1, of M blocks.
+        start: first of the M D rows that counts.
         stop: one beyond the last.
     """
 
     def __init__(self, signs: Tensor, start: int, stop: int) -> None:
-        self.signs = signs
+        self.signs = signs[0] if len(signs) == 1 else signs  # plain products are faster
         self.start, self.stop = start, stop
         self.outer, self.inner = _transform_factors(signs.shape[-1], signs.dtype, signs.device)
 
@@ -82,29 +82,35 @@ class StructuredChunk:
         """[D, N] -> [k, N]."""
         if columns.shape[-1] > (step := self._columns(columns)):  # stay in the cache
             return torch.cat([self.project(part) for part in columns.split(step, dim=-1)], dim=-1)
-        for signs in self.signs:
-            columns = _kronecker(self.outer, self.inner, columns * signs[:, None])
-        return columns[self.start : self.stop]
+        for signs in self.signs.unbind(-2):
+            columns = _kronecker(self.outer, self.inner, columns * signs[..., None])
+        return columns.view(-1, columns.shape[-1])[self.start : self.stop]
 
     def pull_back(self, grad: Tensor) -> Tensor:
         """[k, N] -> [D, N]."""
         if grad.shape[-1] > (step := self._columns(grad)):
             return torch.cat([self.pull_back(part) for part in grad.split(step, dim=-1)], dim=-1)
-        if len(grad) < self.signs.shape[-1]:
-            grad = F.pad(grad, (0, 0, self.start, self.signs.shape[-1] - self.stop))
-        for signs in self.signs.flip(0):
-            grad = _kronecker(self.outer.T, self.inner.T, grad).mul_(signs[:, None])
-        return grad
+        *blocks, _, dim = self.signs.shape
+        if len(grad) < self._rows:
+            grad = F.pad(grad, (0, 0, self.start, self._rows - self.stop))
+        grad = grad.view(*blocks, dim, -1)
+        for signs in reversed(self.signs.unbind(-2)):
+            grad = _kronecker(self.outer.T, self.inner.T, grad).mul_(signs[..., None])
+        return grad.sum(0) if blocks else grad
+
+    @property
+    def _rows(self) -> int:
+        return self.signs.numel() // 2
 
     def _columns(self, like: Tensor) -> int:
-        return max(128, chunk_rows(self.signs.shape[-1], like))
+        return max(128, chunk_rows(self._rows, like))
 
 
 def _kronecker(outer: Tensor, inner: Tensor, y: Tensor) -> Tensor:
-    """Their Kronecker product times [D, N]."""
-    size = y.shape[-1]
-    y = outer @ y.reshape(len(outer), -1)
-    return (inner @ y.view(len(outer), len(inner), size)).view(-1, size)
+    """Their Kronecker product times [..., D, N]."""
+    shape = y.shape
+    y = outer @ y.reshape(*shape[:-2], len(outer), -1)
+    return (inner @ y.view(*shape[:-2], len(outer), len(inner), -1)).view(shape)
 
 
 @lru_cache(maxsize=8)
@@ -234,14 +240,16 @@ class StructuredSlices(Slices):
     ) -> Iterator[Chunk]:
         """Rows ``start`` to ``stop`` of a step's slices, as in the base class."""
         dim = samples.shape[-1]
-        first, last = start // dim, -(-stop // dim)
-        for block, signs in enumerate(self._signs(samples, step, first, last), first):
-            yield StructuredChunk(signs, max(0, start - block * dim), min(dim, stop - block * dim))
+        together = max(1, chunk_rows(2 * len(samples), samples) // dim)  # blocks
+        block = start // dim
+        while block * dim < stop:
+            following = min(block + together, -(-stop // dim))
+            rows = max(0, start - block * dim), min(following * dim, stop) - block * dim
+            yield StructuredChunk(self._signs(samples, step, block, following), *rows)
+            block = following
 
-    def _signs(
-        self, samples: Tensor, step: tuple[int, ...], first: int, last: int
-    ) -> Iterable[Tensor]:
-        """[2, D] for each of these blocks."""
+    def _signs(self, samples: Tensor, step: tuple[int, ...], first: int, last: int) -> Tensor:
+        """[M, 2, D] of these blocks."""
         dim, device = samples.shape[-1], samples.device
         if kernels.usable(samples):
             from solo.kernels.draws import launch_random_signs
@@ -249,14 +257,11 @@ class StructuredSlices(Slices):
             seed = rng.seed_for(self.seed, "signs", *step)
             drawn: Tensor = launch_random_signs(samples, seed, 2 * first, 2 * last)
             return drawn.view(-1, 2, dim)
-        generators = (
-            rng.generator(self.seed, "signs", *step, block, device=device)
-            for block in range(first, last)
-        )
-        return (
-            (2 * torch.randint(0, 2, (2, dim), generator=each, device=device) - 1).to(samples.dtype)
-            for each in generators
-        )
+        drawn = torch.empty(last - first, 2, dim, device=device, dtype=torch.long)
+        for block, signs in enumerate(drawn, first):
+            own = rng.generator(self.seed, "signs", *step, block, device=device)
+            signs.random_(2, generator=own)
+        return (2 * drawn - 1).to(samples.dtype)
 
 
 class SingularSlices(Slices):

@@ -30,7 +30,7 @@ from solo.multivariate.unsliced import _parts
 FREE = re.compile(
     r"(_unsafe_view|view(_as_real|_as_complex)?|expand|alias|_reshape_alias|detach|t|transpose|"
     r"permute|slice|select|split(_with_sizes)?|unbind|(un)?squeeze|as_strided|lift_fresh|"
-    r"(new_)?empty(_like|_strided|_permuted)?|prim)_?\."
+    r"(new_)?empty(_like|_strided|_permuted)?|prim|profiler)_?\."
 )
 
 
@@ -154,7 +154,8 @@ def _batchnorm_by_shapes() -> None:
     """Shape rules of torch's kernels for synchronised BatchNorm."""
 
     def stats(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        each = x.new_empty(x.shape[1], dtype=torch.float32)
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        each = x.new_empty(x.shape[1], dtype=wide)
         return each, torch.empty_like(each)
 
     def reduce(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:

@@ -146,7 +146,8 @@ def _method(
     zero = property(lambda self: 0)
     for name in ("current_epoch", "global_step"):
         contexts.enter_context(patch.object(type(method), name, zero))
-    contexts.enter_context(torch.autocast(device, dtype=torch.bfloat16))
+    half = torch.float16 if config.precision == "16-mixed" else torch.bfloat16
+    contexts.enter_context(torch.autocast(device, dtype=half))
     made_fake(method, device)
     return method, mode
 
@@ -172,12 +173,15 @@ def _update(method: SSLMethod, config: Config) -> Watch:
     """The optimizer's step."""
     groups = parameter_groups(method.loss_parameters(), 0.1, 1e-4, True)
     optimizer = build_optimizer(config, groups)
+    scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "16-mixed")
     for _ in range(2):  # its state is made in the first
         for p in method.parameters():
             p.grad = torch.empty_like(p)
+        scaler.scale(torch.empty((), device="cuda"))
         update = Watch()
         with update:
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
     return update
 
 
@@ -207,17 +211,24 @@ def main(words: Sequence[str] | None = None) -> None:
     cases = [case for case in CASES if all(word in case[0] for word in wanted)]
     if not cases:
         parser.error(f"no recipe of the table has {' and '.join(wanted)} in its name")
-    head = "views: launches | copies | loss | its backward | step beyond the networks"
-    print(f"| recipe | {head} | of 8 GPUs | collectives | blocking |")
-    print("|---" * 9 + "|")
+    head = "views: launches | copies | networks | loss | its backward | beyond | optimizer"
+    print(f"| recipe | {head} | collectives | blocking |")
+    print("|---" * 10 + "|")
     for recipe, changes in track(cases, "Rehearsing"):
-        found = rehearse(recipe, **changes)
+        found, eight = (rehearse(recipe, count, True, **changes) for count in (1, 8))
         name = " ".join([recipe.removesuffix(".yaml"), *(f"{k}={v}" for k, v in changes.items())])
-        eight = rehearse(recipe, 8, True, **changes)
-        blocking = sum(watch.blocking for watch in (*found, *eight))
-        launches = found.views.count, found.views.copies, found.loss.count, found.backward.count
-        sent = f"{eight.loss.collectives} + {eight.networks.collectives}"
-        cells = [name, *launches, found.beyond, eight.beyond, sent, blocking]
+        cells = [
+            name,
+            found.views.count,
+            found.views.copies,
+            f"{found.networks.count}, {eight.networks.count}",
+            f"{found.loss.count}, {eight.loss.count}",
+            f"{found.backward.count}, {eight.backward.count}",
+            f"{found.beyond}, {eight.beyond}",
+            found.optimizer.count,
+            f"{eight.loss.collectives} + {eight.networks.collectives}",
+            sum(watch.blocking for watch in (*found, *eight)),
+        ]
         print("| " + " | ".join(map(str, cells)) + " |")
 
 

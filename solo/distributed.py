@@ -49,9 +49,10 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        whole = x.new_empty(world_size(), *x.shape)
+        rows = x.new_empty(world_size() * len(x), *x.shape[1:])
+        whole = rows.view(-1, *x.shape) if len(x) else x.new_empty(world_size(), *x.shape)
         if dist.get_backend() == "nccl":
-            _gather_single(whole, x.contiguous())
+            _gather_single(rows, x.contiguous())
         else:
             dist.all_gather(list(whole.unbind()), x.contiguous())
         return whole
@@ -61,7 +62,7 @@ class _Gather(torch.autograd.Function):
         grad = grad.contiguous()
         if dist.get_backend() == "nccl":
             own = torch.empty_like(grad[0])
-            _reduce_scatter_single(own, grad)
+            _reduce_scatter_single(own, grad.flatten(0, 1))
             return own
         grad = grad.clone()  # autograd may share this buffer with another branch
         dist.all_reduce(grad)

@@ -109,9 +109,13 @@ def announce(
     for remark in method.remarks(config.optimizer.batch_size * current.trainer.world_size):
         console.print(remark, soft_wrap=True)
     if config.micro_batch and has_batchnorm(method):
+        batch, processes = config.optimizer.batch_size, current.trainer.world_size
+        part = -(-batch // -(-batch // config.micro_batch))
+        seen = part * processes if config.sync_batchnorm else part
         console.print(
-            f"micro_batch: BatchNorm normalises with {config.micro_batch} images, the loss is of "
-            f"all {config.optimizer.batch_size}"
+            f"micro_batch: BatchNorm normalises with {seen} images, the loss is of "
+            f"all {batch * processes}",
+            soft_wrap=True,
         )
     if data.num_classes == 1:
         console.print(

@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed
 from solo.backbones import statistics_kept
-from solo.backbones.synchronised import GlobalBatchNorm, _ByKernels, synchronise_batchnorm
+from solo.backbones.synchronised import GlobalBatchNorm, synchronise_batchnorm
+from solo.config import ConfigError
 
 SHARES = {1: [12], 2: [7, 5], 3: [3, 1, 8]}
 
@@ -25,6 +26,9 @@ def network() -> nn.Module:
     layers = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, momentum=0.3), nn.SiLU(), nn.Conv2d(6, 4, 3)]
     layers += [nn.Flatten(2), nn.BatchNorm1d(4, momentum=None), nn.Flatten(), nn.Linear(64, 5)]
     layers += [nn.BatchNorm1d(5, affine=False), nn.BatchNorm1d(5, track_running_stats=False)]
+    layers += [nn.BatchNorm1d(5), nn.BatchNorm1d(5)]
+    layers[-1].track_running_stats = False  # as frozen by hand
+    layers[-2].bias, layers[-2].weight.requires_grad = None, False
     model = nn.Sequential(*layers).double()
     with torch.no_grad():
         for p in model.parameters():
@@ -53,6 +57,8 @@ def trained(rank: int, world: int) -> dict[str, Tensor]:
         model.zero_grad()
         total.backward()
         for name, p in model.named_parameters():
+            if p.grad is None:
+                continue
             found[f"{step} {name}"] = distributed.all_mean(p.grad)
         found |= {f"{step} loss": total.detach(), f"{step} x": distributed.all_mean(x.grad)}
     found |= {f"buffer {n}": b.double() for n, b in model.named_buffers()}
@@ -101,15 +107,19 @@ class Kernels:
     def elemt(cls, x: Tensor, w: Any, b: Any, mean: Tensor, scale: Tensor, eps: float) -> Tensor:
         shape = cls.spread(x)[1]
         out = (x - mean.view(shape)) * scale.view(shape)
-        return out if w is None else out * w.view(shape) + b.view(shape)
+        out = out if w is None else out * w.view(shape)
+        return out if b is None else out + b.view(shape)
 
     @classmethod
     def reduce(
         cls, grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, w: Any, *needed: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Some of them give both gradients whatever is needed, and empty ones without weight."""
         axes, shape = cls.spread(x)
         sums, products = grad.sum(axes), (grad * (x - mean.view(shape))).sum(axes)
-        return sums, products, products * scale if needed[1] else None, sums if needed[2] else None
+        empty = sums.new_empty(0)
+        affine = (empty, empty) if w is None else (products * scale, sums)
+        return sums, products, *affine
 
     @classmethod
     def backward(
@@ -130,16 +140,10 @@ class Kernels:
         return inner * (scale if w is None else scale * w).view(shape)
 
 
-def by_kernels(layer: GlobalBatchNorm, x: Tensor, momentum: float) -> Tensor:
-    running = layer.running_mean, layer.running_var
-    out: Tensor = _ByKernels.apply(x, layer.weight, layer.bias, *running, layer.eps, momentum)
-    return out
-
-
 def trained_by_kernels(rank: int, world: int) -> dict[str, Tensor]:
     names = ("stats", "gather_stats_with_counts", "elemt", "backward_reduce", "backward_elemt")
     works = (Kernels.stats, Kernels.gather_stats, Kernels.elemt, Kernels.reduce, Kernels.backward)
-    with patch.object(GlobalBatchNorm, "_normalise", by_kernels):
+    with patch.object(GlobalBatchNorm, "_normalise", GlobalBatchNorm._by_kernels):
         for name, work in zip(names, works):
             setattr(torch, f"batch_norm_{name}", work)
         return trained(rank, world)
@@ -185,3 +189,17 @@ def test_what_is_converted(name: str) -> None:
     norms = [m for m in converted.modules() if isinstance(m, _BatchNorm)]
     assert norms and all(isinstance(m, GlobalBatchNorm) for m in norms)
     torch.testing.assert_close(converted(x), whole)
+
+
+def test_what_is_refused() -> None:
+    """Other channels than a layer has, and layers that compute in their own way."""
+
+    class Own(nn.BatchNorm2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) + 1
+
+    with pytest.raises(ConfigError, match=r"1 is a Own, which cannot.*sync_batchnorm=false"):
+        synchronise_batchnorm(nn.Sequential(nn.BatchNorm2d(3), Own(3)))
+    layer = synchronise_batchnorm(nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match=r"\[N, 4, …\], not \[8, 1\]"):
+        layer(torch.randn(8, 1))

@@ -1,4 +1,4 @@
-"""BatchNorm over the global batch, which never waits for the device.
+"""BatchNorm over the global batch, which does not wait for the device.
 
 torch's ``SyncBatchNorm`` drops the statistics of processes without images, by a mask on the device:
 each layer waits three times for it in each forward pass, and CPUs are refused. Here every process
@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed
+from solo.config import ConfigError
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -23,6 +24,9 @@ class GlobalBatchNorm(_BatchNorm):
 
     The first dimension may differ between processes, but may not be 0. Statistics are float32 for
     half precision. In evaluation, and with one process, it is BatchNorm as torch has it.
+
+    Raises:
+        ValueError: for inputs that have other than the layer's channels.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -30,23 +34,33 @@ class GlobalBatchNorm(_BatchNorm):
         if not (self.training and distributed.is_distributed()):
             return super().forward(input)
         self._check_input_dim(input)
-        momentum = self.momentum
-        if self.num_batches_tracked is not None:
+        momentum, tracked = self.momentum, self.track_running_stats
+        if tracked and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if momentum is None:  # the mean of all batches; torch reads their number back, too
                 momentum = 1 / float(self.num_batches_tracked)
-        if not input.is_cuda:
-            return self._normalise(input, momentum or 0.0)
-        running = self.running_mean, self.running_var
-        options = self.eps, momentum or 0.0
-        out: Tensor = _ByKernels.apply(input, self.weight, self.bias, *running, *options)
-        return out
+        running = (self.running_mean, self.running_var) if tracked else (None, None)
+        normalise = self._by_kernels if input.is_cuda else self._normalise
+        return normalise(input, *running, momentum or 0.0)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim < 2:
-            raise ValueError(f"BatchNorm takes [N, C, …], not {list(input.shape)}")
+        if input.ndim < 2 or input.shape[1] != self.num_features:
+            wanted = f"[N, {self.num_features}, …]"
+            raise ValueError(f"BatchNorm takes {wanted}, not {list(input.shape)}")
 
-    def _normalise(self, x: Tensor, momentum: float) -> Tensor:
+    # The kernels change running statistics and do not say so: a compiled graph ends here.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _by_kernels(
+        self, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
+    ) -> Tensor:
+        """By torch's kernels for GPUs."""
+        affine = self.weight, self.bias
+        out: Tensor = _ByKernels.apply(x, *affine, running_mean, running_var, self.eps, momentum)
+        return out
+
+    def _normalise(
+        self, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
+    ) -> Tensor:
         """By tensor operations that autograd knows."""
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         axes = [axis for axis in range(x.ndim) if axis != 1]
@@ -58,10 +72,10 @@ class GlobalBatchNorm(_BatchNorm):
         total = counts.sum()
         mean = (means * counts).sum(0) / total
         variance = ((variances + (means - mean).square()) * counts).sum(0) / total
-        if self.running_mean is not None and self.running_var is not None:
+        if running_mean is not None and running_var is not None:
             unbiased = variance.detach() * total / (total - 1)
-            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+            running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
         shape = (-1, *[1] * (x.ndim - 2))
         scale = (variance + self.eps).rsqrt()
         if self.weight is not None:
@@ -71,8 +85,8 @@ class GlobalBatchNorm(_BatchNorm):
 
 
 class _ByKernels(torch.autograd.Function):
-    """The same by the kernels that torch has for it on GPUs: x is read twice, and once more for
-    the gradient, beside what it is multiplied with."""
+    """The same by the kernels that torch has for it on GPUs: x is read twice, and it and its
+    upstream gradient twice more on the way back."""
 
     @staticmethod
     def forward(
@@ -92,8 +106,9 @@ class _ByKernels(torch.autograd.Function):
         everyone = distributed.gather(torch.cat((*own, count))[None])
         means, scales, counts = everyone.split((channels, channels, 1), dim=1)
         counts = counts.flatten()
+        # The first argument gives a dtype alone; x's would be wrong in half precision.
         mean, scale = torch.batch_norm_gather_stats_with_counts(
-            x, means, scales, running_mean, running_var, momentum, eps, counts
+            means, means, scales, running_mean, running_var, momentum, eps, counts
         )
         ctx.save_for_backward(x, weight, mean, scale, counts.int())
         return torch.batch_norm_elemt(x, weight, bias, mean, scale, eps)
@@ -103,11 +118,14 @@ class _ByKernels(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale, counts = ctx.saved_tensors
         grad = _dense(grad)
-        own, own_products, of_weight, of_bias = torch.batch_norm_backward_reduce(
-            grad, x, mean, scale, weight, *ctx.needs_input_grad[:3]
+        needed = ctx.needs_input_grad[:3]
+        own, own_products, *affine = torch.batch_norm_backward_reduce(
+            grad, x, mean, scale, weight, *needed
         )
+        # Some kernels give what nobody asked for.
+        of_weight, of_bias = (each if ask else None for each, ask in zip(affine, needed[1:]))
         of_x = None
-        if ctx.needs_input_grad[0]:
+        if needed[0]:
             total, products = distributed.all_sum(torch.stack((own, own_products)))
             of_x = torch.batch_norm_backward_elemt(
                 grad, x, mean, scale, weight, total, products, counts
@@ -136,9 +154,26 @@ def synchronise_batchnorm(model: nn.Module) -> nn.Module:
     """Let each BatchNorm of a model be a :class:`GlobalBatchNorm`, in place; gives the model.
 
     Parameters, buffers and what hangs on them stay; timm's layers keep activation and drop.
+
+    Raises:
+        ConfigError: for a kind of BatchNorm that computes in its own way.
     """
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and not isinstance(module, GlobalBatchNorm):
-            behind = isinstance(module, BatchNormAct2d)
-            module.__class__ = _WithActivation if behind else GlobalBatchNorm
+    for name, module in model.named_modules():
+        if not isinstance(module, _BatchNorm) or isinstance(module, GlobalBatchNorm):
+            continue
+        kind = _KINDS.get(type(module).forward)
+        if kind is None:
+            raise ConfigError(
+                f"sync_batchnorm is true, but {name} is a {type(module).__name__}, which cannot be "
+                "synchronised; set sync_batchnorm=false"
+            )
+        module.__class__ = kind
     return model
+
+
+_KINDS: dict[Any, type[GlobalBatchNorm]] = {
+    _BatchNorm.forward: GlobalBatchNorm,
+    nn.SyncBatchNorm.forward: GlobalBatchNorm,
+    BatchNormAct2d.forward: _WithActivation,
+}
+"""By how a layer computes."""

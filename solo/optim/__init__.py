@@ -101,9 +101,9 @@ def build_optimizer(
         clips: whether gradients are clipped before the step.
     """
     kwargs = config.optimizer.kwargs.model_dump()
-    # Fused kernels unscale 16-bit gradients themselves, too late for clipping.
-    if config.optimizer.name != "lars" and not (clips and config.precision == "16-mixed"):
-        kwargs["fused"] = True
+    # They unscale 16-bit gradients themselves then, too late for clipping.
+    if not (clips and config.precision == "16-mixed"):
+        kwargs["unscales" if config.optimizer.name == "lars" else "fused"] = True
     optimizer = OPTIMIZERS[config.optimizer.name]
     return optimizer(groups, lr=config.optimizer.lr, **kwargs)  # type: ignore[call-arg]
 

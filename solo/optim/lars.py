@@ -18,7 +18,8 @@ class LARS(Optimizer):
     zero are left unscaled and undecayed.
 
     All layers of a group are updated together, by foreach kernels, and no norm is read back from
-    the device.
+    the device; nor is a gradient scaler's finding, where the step itself divides by the scale
+    (as torch's fused optimizers do).
 
     Args:
         params: parameters or groups.
@@ -30,6 +31,8 @@ class LARS(Optimizer):
         clip_lr: cap the ratio at ``lr``, so that a layer's rate never exceeds ``lr``:
             ``min(ratio / lr, 1)``.
         exclude_bias_n_norm: one-dimensional parameters get neither ratio nor weight decay.
+        unscales: take scaled gradients from a :class:`torch.amp.GradScaler`; false where they are
+            clipped before the step.
 
     Raises:
         ValueError: for a negative value.
@@ -54,6 +57,7 @@ class LARS(Optimizer):
         eps: float = 1e-8,
         clip_lr: bool = False,
         exclude_bias_n_norm: bool = False,
+        unscales: bool = False,
     ) -> None:
         numbers = {
             "lr": lr,
@@ -67,6 +71,7 @@ class LARS(Optimizer):
                 raise ValueError(f"{name} is {value}; it must not be negative")
         flags = {"clip_lr": clip_lr, "exclude_bias_n_norm": exclude_bias_n_norm}
         super().__init__(params, {**numbers, **flags})
+        self._step_supports_amp_scaling = unscales
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -75,14 +80,23 @@ class LARS(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        # Set by a gradient scaler while it calls: numbers on the device.
+        scale, found = (getattr(self, name, None) for name in ("grad_scale", "found_inf"))
+        skip = None if found is None else found.reshape(()) != 0
+        factor = torch.ones((), device=found.device) if found is not None else 1.0
+        if scale is not None:
+            factor = scale.reciprocal().reshape(())
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
-            updates = [p.grad.clone() for p in params]
+            updates = list(torch._foreach_mul([p.grad for p in params], factor))
+            if skip is not None:
+                for update in updates:
+                    update.masked_fill_(skip, 0)
             self._scale(params, updates, group)
             if group["momentum"] != 0:
-                updates = self._accelerate(params, updates, group["momentum"])
+                updates = self._accelerate(params, updates, group["momentum"], skip)
             torch._foreach_add_(params, updates, alpha=-group["lr"])
         return loss
 
@@ -109,15 +123,19 @@ class LARS(Optimizer):
         torch._foreach_mul_(gradients, ratio.unbind())
 
     def _accelerate(
-        self, params: list[Tensor], updates: list[Tensor], momentum: float
+        self, params: list[Tensor], updates: list[Tensor], momentum: float, skip: Tensor | None
     ) -> list[Tensor]:
-        """Fold the updates into the velocities and return those."""
+        """Fold the updates into the velocities and return those; zeros for a step left out."""
         velocities = []
         for p, update in zip(params, updates):
             state = self.state[p]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(update)
             velocities.append(state["momentum_buffer"])
-        torch._foreach_mul_(velocities, momentum)
+        if skip is None:
+            torch._foreach_mul_(velocities, momentum)
+            torch._foreach_add_(velocities, updates)
+            return velocities
+        torch._foreach_mul_(velocities, torch.where(skip, 1.0, momentum))
         torch._foreach_add_(velocities, updates)
-        return velocities
+        return list(torch._foreach_mul(velocities, torch.where(skip, 0.0, 1.0)))

@@ -116,6 +116,9 @@ def hardware_options(config: RunConfig, console: Console) -> dict[str, Any]:
     accelerator = find_accelerator(config)
     devices = find_devices(config, accelerator)
     count = len(devices) if isinstance(devices, list) else devices
+    cores = os.cpu_count() or 1
+    if accelerator == "cpu" and isinstance(count, int) and count > cores:
+        console.print(f"warning: devices is {count}, and there are {cores} cores to share")
     one_gpu = count in ("auto", -1) and torch.cuda.device_count() == 1
     alone = config.num_nodes == 1 and (count == 1 or one_gpu)
     return {

@@ -141,20 +141,28 @@ def test_singular_slices_come_first(kind: str, first: int) -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 7, 12, 64, 100])
-def test_structured_slices_are_orthogonal_blocks(dim: int) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_structured_slices_are_orthogonal_blocks(
+    together: bool, dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that fit are worked on together."""
+    if not together:
+        monkeypatch.setattr("solo.multivariate.slices.CPU_CHUNK", 2 * dim)
     like = torch.empty(1, dim, dtype=torch.float64)
     identity = torch.eye(dim, dtype=torch.float64)
     stop = 2 * dim + dim // 2
     slices = StructuredSlices(stop, 3)
     chunks = list(slices.share(like, (1,)))
-    rows = torch.cat([chunk.project(identity) for chunk in chunks])
+    parts = [chunk.project(identity) for chunk in chunks]
+    assert (len(parts) == 1) == (together or dim == 1)
+    rows = torch.cat(parts)
     assert rows.shape == (stop, dim)
     for block in rows.split(dim):
         gram = torch.eye(len(block), dtype=torch.float64)
         torch.testing.assert_close(block @ block.T, gram)
     # The adjoint, and any share of the rows.
     x, g = torch.randn(5, dim, dtype=torch.float64), torch.randn(stop, 5, dtype=torch.float64)
-    pulled = sum(c.pull_back(part) for c, part in zip(chunks, g.split(dim)))
+    pulled = sum(c.pull_back(own) for c, own in zip(chunks, g.split([len(p) for p in parts])))
     torch.testing.assert_close(pulled, rows.T @ g)
     third = stop // 3
     share = slices.chunks(like, (1,), third, stop - 1)

@@ -61,8 +61,9 @@ def test_lars_state_round_trip() -> None:
     assert torch.equal(p, q)
 
 
+@pytest.mark.parametrize("clips", [False, True])
 @pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
-def test_scaled_gradients_of_half_precision(name: str) -> None:
+def test_scaled_gradients_of_half_precision(name: str, clips: bool) -> None:
     """A gradient scaler changes no step of 16-mixed, and one that overflowed is left out."""
 
     def steps(scaled: bool) -> list[Tensor]:
@@ -70,7 +71,8 @@ def test_scaled_gradients_of_half_precision(name: str) -> None:
         weight = nn.Parameter(torch.randn(6, 5, generator=generator))
         options = {"method": "vicreg", "optimizer": {"name": name, "lr": 0.1}}
         config = resolve_config({**options, "precision": "16-mixed"})
-        optimizer = build_optimizer(config, [{"params": [weight], "lr": 0.1}])
+        optimizer = build_optimizer(config, [{"params": [weight], "lr": 0.1}], clips)
+        assert getattr(optimizer, "_step_supports_amp_scaling", False) != clips
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=scaled)
         seen = []
         for step in range(4):

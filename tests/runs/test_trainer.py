@@ -60,6 +60,16 @@ def test_synchronised_batchnorm_keeps_the_network(name: str) -> None:
     assert all(isinstance(m, GlobalBatchNorm) for m in kinds)
 
 
+def test_more_processes_than_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolve_config(tiny(tmp_path, devices=2))
+    for cores in (1, 2):
+        monkeypatch.setattr("os.cpu_count", lambda n=cores: n)
+        out = io.StringIO()
+        hardware_options(config, Console(file=out, width=200))
+        said = "warning: devices is 2, and there are 1 cores to share"
+        assert (said in out.getvalue()) == (cores == 1)
+
+
 def test_the_trainer_uses_it(tmp_path: Path) -> None:
     config = resolve_config(tiny(tmp_path, devices=2))
     options = hardware_options(config, Console(quiet=True))

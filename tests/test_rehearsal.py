@@ -11,6 +11,7 @@ from helpers import ROOT, slow
 
 from benchmarks.fake_gpu import Watch, no_gpu_needed, one_of
 from benchmarks.rehearse import CASES, IN_MEMORY, main, rehearse
+from solo import distributed
 from solo.backbones.synchronised import _ByKernels
 from solo.univariate.characteristic import _ECF
 
@@ -125,6 +126,16 @@ def test_torchs_own_waits() -> None:
     with no_gpu_needed(), one_of(8), pytest.raises(RuntimeError, match="nonzero"):
         x = torch.empty(4, 16, 8, 8, device="cuda")
         torch.nn.SyncBatchNorm(16, device="cuda")(x)
+
+
+def test_gathers_can_be_compiled() -> None:
+    """As NCCL makes them, without a cut in the graph, forward and backward."""
+    with one_of(2):
+        x = torch.ones(3, 5, requires_grad=True)
+        call = torch.compile(lambda x: distributed.gather(x).sin(), backend="eager", fullgraph=True)
+        out = call(x)
+        out.sum().backward()
+    assert out.shape == (6, 5) and x.grad is not None and x.grad.shape == x.shape
 
 
 def test_what_waits_is_noticed() -> None:

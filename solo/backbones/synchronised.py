@@ -99,7 +99,7 @@ class _ByKernels(torch.autograd.Function):
         eps: float,
         momentum: float,
     ) -> Tensor:
-        x = _dense(x)
+        x = x.contiguous(memory_format=_order(x))
         own = torch.batch_norm_stats(x, eps)
         channels = x.shape[1]
         count = own[0].new_full((1,), x.numel() // channels)
@@ -117,7 +117,7 @@ class _ByKernels(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale, counts = ctx.saved_tensors
-        grad = _dense(grad)
+        grad = grad.contiguous(memory_format=_order(x))
         needed = ctx.needs_input_grad[:3]
         own, own_products, *affine = torch.batch_norm_backward_reduce(
             grad, x, mean, scale, weight, *needed
@@ -133,10 +133,10 @@ class _ByKernels(torch.autograd.Function):
         return of_x, of_weight, of_bias, None, None, None, None
 
 
-def _dense(x: Tensor) -> Tensor:
-    """In an order of memory that the kernels take."""
+def _order(x: Tensor) -> torch.memory_format:
+    """Its order of memory, or the nearest that the kernels take."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
-    return x if last and x.is_contiguous(memory_format=last) else x.contiguous()
+    return last if last and x.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 class _WithActivation(GlobalBatchNorm):

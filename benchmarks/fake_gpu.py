@@ -137,7 +137,6 @@ def one_of(processes: int) -> Iterator[None]:
     if processes == 1:
         yield
         return
-    # They say how collectives and a GPU's BatchNorm answer to shapes, which torch does not.
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     _batchnorm_by_shapes()

@@ -50,7 +50,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         rows = x.new_empty(world_size() * len(x), *x.shape[1:])
-        whole = rows.view(-1, *x.shape) if len(x) else x.new_empty(world_size(), *x.shape)
+        whole = rows.view(world_size(), *x.shape)
         if dist.get_backend() == "nccl":
             _gather_single(rows, x.contiguous())
         else:

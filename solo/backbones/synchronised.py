@@ -65,9 +65,7 @@ class GlobalBatchNorm(_BatchNorm):
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         axes = [axis for axis in range(x.ndim) if axis != 1]
         variance, mean = torch.var_mean(wide, axes, correction=0)
-        count = mean.new_full((1,), x.numel() // x.shape[1])
-        everyone = distributed.gather(torch.cat((mean, variance, count))[None])
-        means, variances, counts = everyone.split((len(mean), len(mean), 1), dim=1)
+        means, variances, counts = _of_all(x, mean, variance)
         counts = counts.detach()
         total = counts.sum()
         mean = (means * counts).sum(0) / total
@@ -100,11 +98,7 @@ class _ByKernels(torch.autograd.Function):
         momentum: float,
     ) -> Tensor:
         x = x.contiguous(memory_format=_order(x))
-        own = torch.batch_norm_stats(x, eps)
-        channels = x.shape[1]
-        count = own[0].new_full((1,), x.numel() // channels)
-        everyone = distributed.gather(torch.cat((*own, count))[None])
-        means, scales, counts = everyone.split((channels, channels, 1), dim=1)
+        means, scales, counts = _of_all(x, *torch.batch_norm_stats(x, eps))
         counts = counts.flatten()
         # The first argument gives a dtype alone; x's would be wrong in half precision.
         mean, scale = torch.batch_norm_gather_stats_with_counts(
@@ -131,6 +125,15 @@ class _ByKernels(torch.autograd.Function):
                 grad, x, mean, scale, weight, total, products, counts
             )
         return of_x, of_weight, of_bias, None, None, None, None
+
+
+def _of_all(x: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Two statistics of each process's samples, [W, C], and their number, [W, 1]."""
+    channels = x.shape[1]
+    count = mean.new_full((1,), x.numel() // channels)
+    everyone = distributed.gather(torch.cat((mean, spread, count))[None])
+    means, spreads, counts = everyone.split((channels, channels, 1), dim=1)
+    return means, spreads, counts
 
 
 def _order(x: Tensor) -> torch.memory_format:

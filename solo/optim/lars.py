@@ -83,9 +83,7 @@ class LARS(Optimizer):
         # Set by a gradient scaler while it calls: numbers on the device.
         scale, found = (getattr(self, name, None) for name in ("grad_scale", "found_inf"))
         skip = None if found is None else found.reshape(()) != 0
-        factor = torch.ones((), device=found.device) if found is not None else 1.0
-        if scale is not None:
-            factor = scale.reciprocal().reshape(())
+        factor = 1.0 if scale is None else scale.reciprocal().reshape(())
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
@@ -132,10 +130,9 @@ class LARS(Optimizer):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(update)
             velocities.append(state["momentum_buffer"])
-        if skip is None:
-            torch._foreach_mul_(velocities, momentum)
-            torch._foreach_add_(velocities, updates)
-            return velocities
-        torch._foreach_mul_(velocities, torch.where(skip, 1.0, momentum))
+        kept = momentum if skip is None else torch.where(skip, 1.0, momentum)
+        torch._foreach_mul_(velocities, kept)
         torch._foreach_add_(velocities, updates)
+        if skip is None:
+            return velocities
         return list(torch._foreach_mul(velocities, torch.where(skip, 0.0, 1.0)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -171,6 +171,38 @@ def broadcast_object(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
+    """Overwrite each with process 0's."""
+    if is_distributed():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def in_parts(x: Tensor) -> bool:
+    """Whether processes hold parts of it."""
+    return hasattr(x, "full_tensor")
+
+
+def whole(x: Tensor) -> Tensor:
+    """All of a tensor of which processes hold parts; any other is itself. All must join."""
+    return x.full_tensor() if in_parts(x) else x  # type: ignore[attr-defined, no-any-return]
+
+
+def part_like(own: Tensor, value: Tensor) -> Tensor:
+    """This process's part of ``value``, a whole tensor that all processes have.
+
+    Args:
+        own: held in parts, or not: then ``value`` is returned.
+        value: of its shape.
+    """
+    if not in_parts(own):
+        return value
+    from torch.distributed.tensor import distribute_tensor  # a second to import
+
+    placed: Any = (own.device_mesh, own.placements)  # type: ignore[attr-defined]
+    return distribute_tensor(value.to(own.device, own.dtype), *placed, src_data_rank=None)
 
 
 def barrier() -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from solo import rng
+from solo import distributed, rng
 from solo.backbones import (
     build_backbone,
     checkpoint_blocks,
@@ -138,6 +138,30 @@ class SSLMethod(TrainingModule):
             step: names the step's random draws.
         """
         raise NotImplementedError
+
+    def networks(self) -> list[nn.Module]:
+        """What is called by itself and holds weights; lists are lists of such."""
+        found: list[nn.Module] = []
+        for child in self.children():
+            found += list(child) if isinstance(child, nn.ModuleList) else [child]
+        return [network for network in found if next(network.parameters(), None) is not None]
+
+    def backbones(self) -> list[nn.Module]:
+        """Those that run in the trainer's precision; heads compute in float32."""
+        return [self.backbone]
+
+    def configure_model(self) -> None:
+        """Called by Lightning in each process; shards networks where the strategy has a mesh."""
+        if self.device_mesh is None or any(map(distributed.in_parts, self.parameters())):
+            return
+        from solo.backbones.sharding import shard
+
+        half = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+        for network in self.networks():
+            is_backbone = any(network is each for each in self.backbones())
+            shard(network, self.device_mesh["data_parallel"], half if is_backbone else None)
+        if left := [name for name, p in self.named_parameters() if not distributed.in_parts(p)]:
+            raise ConfigError(f"strategy is fsdp, but {left[0]} is in no network of the method's")
 
     def weights_changed(self) -> None:
         """Called when backbone and projector were given other weights before training."""

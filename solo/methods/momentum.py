@@ -33,7 +33,7 @@ class MomentumMethod(SSLMethod):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.build_heads()
-        self.teacher = nn.Sequential(*(copy.deepcopy(part) for part in self.student()))
+        self.teacher = nn.ModuleList(copy.deepcopy(part) for part in self.student())
         self.teacher.requires_grad_(False)
 
     def build_heads(self) -> None:
@@ -42,6 +42,10 @@ class MomentumMethod(SSLMethod):
     def student(self) -> list[nn.Module]:
         """What the teacher is a copy of: parts applied one after the other."""
         return [self.backbone, self.projector]
+
+    def backbones(self) -> list[nn.Module]:
+        """Student's and teacher's."""
+        return [self.backbone, self.teacher[0]]
 
     def weights_changed(self) -> None:
         """The teacher begins as its student."""
@@ -61,7 +65,9 @@ class MomentumMethod(SSLMethod):
         made = []
         for some in self.passes(self.teacher, views):
             with self.network_precision():
-                answer = self.teacher[:2](self.images(some))
+                answer = self.images(some)
+                for part in self.teacher[:2]:
+                    answer = part(answer)
             for head in self.teacher[2:]:  # heads compute in float32, as the student's do
                 answer = head(at_least_float32(answer))
             made.append(at_least_float32(answer).unflatten(0, some.shape[:2]))

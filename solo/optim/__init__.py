@@ -101,8 +101,10 @@ def build_optimizer(
         clips: whether gradients are clipped before the step.
     """
     kwargs = config.optimizer.kwargs.model_dump()
-    # They unscale 16-bit gradients themselves then, too late for clipping.
-    if not (clips and config.precision == "16-mixed"):
+    # They unscale 16-bit gradients themselves then, too late for clipping; and torch has no fused
+    # SGD of shards.
+    in_shards = config.strategy == "fsdp" and config.optimizer.name == "sgd"
+    if not (clips and config.precision == "16-mixed") and not in_shards:
         kwargs["unscales" if config.optimizer.name == "lars" else "fused"] = True
     optimizer = OPTIMIZERS[config.optimizer.name]
     return optimizer(groups, lr=config.optimizer.lr, **kwargs)  # type: ignore[call-arg]

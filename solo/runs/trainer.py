@@ -23,6 +23,7 @@ from solo.data import ImageData
 from solo.runs.checkpoint_files import SafeCheckpointIO
 from solo.runs.folder import check_writable
 from solo.runs.monitors import check_monitors
+from solo.runs.sharded import Sharded, check_sharded
 
 SIGTERM_BROADCAST = "_broadcast_sigterm_tensor"
 
@@ -197,14 +198,15 @@ def find_devices(config: RunConfig, accelerator: str) -> int | list[int] | str:
     return devices
 
 
-def find_strategy(config: RunConfig, alone: bool) -> str:
+def find_strategy(config: RunConfig, alone: bool) -> str | Sharded:
     """How processes work together; one that is ``alone`` needs no strategy.
 
     Raises:
-        ConfigError: for a strategy that nobody knows, and for nodes that nobody started.
+        ConfigError: for a strategy that nobody knows or that does not go with other keys, and for
+            nodes that nobody started.
     """
     known = StrategyRegistry.available_strategies()
-    strategies = ["auto", *(name for name in known if name.startswith("ddp"))]
+    strategies = ["auto", *(name for name in known if name.startswith("ddp")), "fsdp"]
     if config.strategy not in strategies:
         raise unknown_name("strategy", config.strategy, strategies)
     started = distributed.launched_by_cluster() or "NODE_RANK" in os.environ
@@ -213,8 +215,12 @@ def find_strategy(config: RunConfig, alone: bool) -> str:
             f"num_nodes is {config.num_nodes}, but this process was started by neither srun nor "
             "torchrun, and would wait for the others; see docs/cluster.md"
         )
+    if config.strategy == "fsdp":
+        check_sharded(config)
     if alone:
         return "auto"
+    if config.strategy == "fsdp":
+        return Sharded()
     return "ddp" if config.strategy == "auto" else config.strategy
 
 

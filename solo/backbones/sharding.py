@@ -1,0 +1,66 @@
+"""Networks in shards: each process keeps a part of every weight, gradient and optimizer state.
+
+FSDP2 (``torch.distributed.fsdp.fully_shard``): a block's weights are gathered when it runs, forward
+and backward, and let go after it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import (
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+
+from solo.backbones import has_batchnorm
+
+CALLED = ("forward_features", "forward_intermediates", "forward_head")
+"""Methods of timm's networks that are called in place of the network."""
+
+
+def shard(network: nn.Module, mesh: Any, precision: torch.dtype | None = None) -> None:
+    """Shard a network in place, by blocks; the weights must be the same on all processes.
+
+    Convolutions lose the channels-last order of their weights, which cannot be sharded.
+
+    Args:
+        network: called by itself, or by timm's methods of :data:`CALLED`.
+        mesh: of processes, one-dimensional.
+        precision: in which blocks' weights are gathered, that of autocast around them; None for
+            their own. Gradients are summed in float32, and blocks with BatchNorm are as they were.
+    """
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()
+    # Else autocast's copies of all weights would be held from forward to backward.
+    own = MixedPrecisionPolicy(cast_forward_inputs=False)
+    half = own
+    if precision is not None:
+        half = MixedPrecisionPolicy(precision, torch.float32, cast_forward_inputs=False)
+    for block in reversed(blocks(network)):  # inner ones first
+        fully_shard(block, mesh=mesh, mp_policy=own if has_batchnorm(block) else half)
+    # After a pass without gradients (a teacher's) nothing else lets the weights go.
+    fully_shard(network, mesh=mesh, mp_policy=own, reshard_after_forward=True)
+    for name in CALLED:
+        if callable(getattr(network, name, None)):
+            register_fsdp_forward_method(network, name)
+
+
+def blocks(network: nn.Module) -> list[nn.Module]:
+    """What is gathered at a time: members of a network's lists that are no lists or single layers.
+
+    A ViT's blocks, a ResNet's, a ConvNeXt's stages and their blocks: outer ones before inner ones.
+    """
+    lists = (nn.Sequential, nn.ModuleList)
+    return [
+        member
+        for holder in network.modules()
+        if isinstance(holder, lists)
+        for member in holder
+        if not isinstance(member, lists)
+        and next(member.children(), None) is not None
+        and next(member.parameters(), None) is not None
+    ]

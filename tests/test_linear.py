@@ -48,6 +48,7 @@ def evaluate(trained: Path, tmp_path: Path, **keys: Any) -> linear.Result:
     return linear.run({**base, **keys})
 
 
+@pytest.mark.slow
 def test_few_shots_by_command_line(trained: Path, command: Command) -> None:
     """Without an argument but the folder, the newest run is found, its data too."""
     done = command("main_linear.py", f"checkpoint.dir={trained.parents[1]}", "few_shot.draws=3")

@@ -73,6 +73,7 @@ def test_its_lars_is_the_golden_one(page: dict[str, Any], golden: dict[str, np.n
     np.testing.assert_allclose(b.detach(), golden["lars_exclude_b6"], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On digits: features better than raw pixels' neighbours, and as sparse as asked for."""
     monkeypatch.chdir(tmp_path)

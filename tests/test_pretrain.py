@@ -243,25 +243,22 @@ def reference_line(image_tree: Path, tmp_path: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rest",
     [
         ["++wandb.entity=someone", "++wandb.project=something", "++wandb.enabled=true"],
-        slow(
-            [
-                "++method_kwargs.lp_norm_parameter=2.0",
-                "++method_kwargs.mean_shift_value=-1.0",
-                "++wandb.enabled=false",
-            ]
-        ),
-        slow(
-            [
-                "++method_kwargs.invariance_loss_weight=25.0",
-                "++method_kwargs.rdm_reg_loss_weight=125.0",
-                "++optimizer.lr=0.165",
-                "++optimizer.classifier_lr=0.055",
-            ]
-        ),
+        [
+            "++method_kwargs.lp_norm_parameter=2.0",
+            "++method_kwargs.mean_shift_value=-1.0",
+            "++wandb.enabled=false",
+        ],
+        [
+            "++method_kwargs.invariance_loss_weight=25.0",
+            "++method_kwargs.rdm_reg_loss_weight=125.0",
+            "++optimizer.lr=0.165",
+            "++optimizer.classifier_lr=0.055",
+        ],
     ],
     ids=["wandb", "sparser", "weights"],
 )

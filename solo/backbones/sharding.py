@@ -8,42 +8,28 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
-from torch.distributed.fsdp import (
-    MixedPrecisionPolicy,
-    fully_shard,
-    register_fsdp_forward_method,
-)
-
-from solo.backbones import has_batchnorm
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 CALLED = ("forward_features", "forward_intermediates", "forward_head")
 """Methods of timm's networks that are called in place of the network."""
 
 
-def shard(network: nn.Module, mesh: Any, precision: torch.dtype | None = None) -> None:
+def shard(network: nn.Module, mesh: Any) -> None:
     """Shard a network in place, by blocks; the weights must be the same on all processes.
 
-    Convolutions lose the channels-last order of their weights, which cannot be sharded.
+    They travel in their own precision, so that autocast is what it is without shards. Convolutions
+    lose the channels-last order of their weights, which cannot be sharded.
 
     Args:
         network: called by itself, or by timm's methods of :data:`CALLED`.
         mesh: of processes, one-dimensional.
-        precision: in which blocks' weights are gathered, that of autocast around them; None for
-            their own. Gradients are summed in float32, and blocks with BatchNorm are as they were.
     """
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()
-    # Else autocast's copies of all weights would be held from forward to backward.
-    own = MixedPrecisionPolicy(cast_forward_inputs=False)
-    half = own
-    if precision is not None:
-        half = MixedPrecisionPolicy(precision, torch.float32, cast_forward_inputs=False)
-    for block in reversed(blocks(network)):  # inner ones first
-        fully_shard(block, mesh=mesh, mp_policy=own if has_batchnorm(block) else half)
-    # After a pass without gradients (a teacher's) nothing else lets the weights go.
-    fully_shard(network, mesh=mesh, mp_policy=own, reshard_after_forward=True)
+    for module in (*reversed(blocks(network)), network):  # inner ones first
+        # Also the network's: after a teacher's pass nothing else lets its weights go.
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
     for name in CALLED:
         if callable(getattr(network, name, None)):
             register_fsdp_forward_method(network, name)

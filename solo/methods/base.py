@@ -146,20 +146,14 @@ class SSLMethod(TrainingModule):
             found += list(child) if isinstance(child, nn.ModuleList) else [child]
         return [network for network in found if next(network.parameters(), None) is not None]
 
-    def backbones(self) -> list[nn.Module]:
-        """Those that run in the trainer's precision; heads compute in float32."""
-        return [self.backbone]
-
     def configure_model(self) -> None:
         """Called by Lightning in each process; shards networks where the strategy has a mesh."""
         if self.device_mesh is None or any(map(distributed.in_parts, self.parameters())):
             return
         from solo.backbones.sharding import shard
 
-        half = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
         for network in self.networks():
-            is_backbone = any(network is each for each in self.backbones())
-            shard(network, self.device_mesh["data_parallel"], half if is_backbone else None)
+            shard(network, self.device_mesh["data_parallel"])
         if left := [name for name, p in self.named_parameters() if not distributed.in_parts(p)]:
             raise ConfigError(f"strategy is fsdp, but {left[0]} is in no network of the method's")
 

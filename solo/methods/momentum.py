@@ -43,10 +43,6 @@ class MomentumMethod(SSLMethod):
         """What the teacher is a copy of: parts applied one after the other."""
         return [self.backbone, self.projector]
 
-    def backbones(self) -> list[nn.Module]:
-        """Student's and teacher's."""
-        return [self.backbone, self.teacher[0]]
-
     def weights_changed(self) -> None:
         """The teacher begins as its student."""
         for old, new in zip(self.teacher, self.student()):

@@ -107,7 +107,13 @@ def build_optimizer(
     if not (clips and config.precision == "16-mixed") and not in_shards:
         kwargs["unscales" if config.optimizer.name == "lars" else "fused"] = True
     optimizer = OPTIMIZERS[config.optimizer.name]
-    return optimizer(groups, lr=config.optimizer.lr, **kwargs)  # type: ignore[call-arg]
+    built = optimizer(groups, lr=config.optimizer.lr, **kwargs)  # type: ignore[call-arg]
+    if isinstance(built, torch.optim.SGD) and built.defaults["momentum"]:
+        # As its first step would; fused, it fails where a gradient came later than others.
+        for group in built.param_groups:
+            for parameter in group["params"]:
+                built.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return built
 
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float, algorithm: str | None) -> None:

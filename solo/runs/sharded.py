@@ -107,7 +107,8 @@ def check_sharded(config: RunConfig) -> None:
     if not isinstance(config, Config):
         raise ConfigError("strategy is fsdp, which is for main_pretrain.py; use auto")
     wrong = {
-        "precision": config.precision == "16-mixed" and "16-mixed; bf16-mixed and 32 do",
+        "precision": config.precision in ("16-mixed", "64")
+        and f"{config.precision}; bf16-mixed and 32 do",
         "optimizer.name": config.optimizer.name == "lars" and "lars; adamw, adam and sgd do",
         "compile": config.compile and "true",
         "wandb.watch": config.wandb.watch and f"{config.wandb.watch}, and sees parts alone",

@@ -251,5 +251,6 @@ def _quiet() -> None:
         ".*`srun` command.*",
         ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged is global already
         ".*in eval mode at the start of training.*",
+        ".*FSDP2-wrapped module .* returned a view tensor.*",  # nothing here changes it in place
     ):
         warnings.filterwarnings("ignore", message)

@@ -242,12 +242,13 @@ def safe(folder: Path) -> list[dict[str, str]]:
     return rows(folder) if (folder / "metrics.csv").exists() else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [
         (signal.SIGTERM, 143),
-        pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGUSR1, 138),
+        (signal.SIGINT, 130),
     ],
 )
 def test_what_a_signal_does(number: signal.Signals, code: int, tmp_path: Path) -> None:

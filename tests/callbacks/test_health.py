@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import rows, slow, tiny
+from helpers import rows, tiny
 
 from solo.callbacks import HealthMonitor
 from solo.callbacks.health import DivergedError
@@ -42,7 +42,8 @@ def test_a_loss_that_is_no_number(
     assert all(torch.isfinite(v).all() for v in content["state_dict"].values())
 
 
-@pytest.mark.parametrize("workers", [0, slow(1)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_file(
     workers: int, image_tree: Path, tmp_path: Path, command: Callable[..., CompletedProcess[str]]
 ) -> None:

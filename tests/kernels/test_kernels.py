@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, slow
+from helpers import ROOT
 
 from solo import kernels
 from solo.config import Augmentation
@@ -27,7 +27,8 @@ INTERPRETED = [
 ]
 
 
-@pytest.mark.parametrize("files", [INTERPRETED[:1], slow(INTERPRETED[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [INTERPRETED[:1], INTERPRETED[1:]])
 def test_in_the_interpreter(files: list[str]) -> None:
     pytest.importorskip("triton", reason="Triton comes with torch on Linux alone")
     done = subprocess.run(

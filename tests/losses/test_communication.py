@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 
 import pytest
 import torch
-from helpers import ROOT, slow
+from helpers import ROOT
 
 from benchmarks import communication
 from benchmarks.communication import CASES, Sent, differences, seconds
@@ -19,7 +19,8 @@ def sent(rank: int, world: int) -> dict[str, torch.Tensor]:
     return {"losses": torch.tensor(len(CASES))}
 
 
-@pytest.mark.parametrize("world", [2, slow(3)])
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
 def test_losses_send_what_the_formulas_say(
     world: int, processes: Callable[..., list[dict[str, torch.Tensor]]]
 ) -> None:

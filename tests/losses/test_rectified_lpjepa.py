@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import slow
 from scipy import stats
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
@@ -265,7 +266,7 @@ def worker(rank: int, world: int, kind: Any) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("kind", ["random", "structured", "torch_svd_and_random"])
+@pytest.mark.parametrize("kind", [slow("random"), "structured", "torch_svd_and_random"])
 def test_one_process_and_two_agree(
     kind: str, processes: Callable[..., list[dict[str, torch.Tensor]]]
 ) -> None:

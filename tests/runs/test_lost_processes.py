@@ -63,6 +63,7 @@ def check_what_is_left(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+@pytest.mark.slow
 def test_a_loader_process_is_killed(tmp_path: Path) -> None:
     process = start(tmp_path, "data.num_workers=1")
     workers = [

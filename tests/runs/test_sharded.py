@@ -2,56 +2,208 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
+from children import start
 from helpers import rows, tiny
-from test_elastic import Command
 
+from solo.backbones import build_backbone
+from solo.backbones.sharding import blocks
+from solo.config import ConfigError
+from solo.methods import resolve_config
+from solo.pretrain import run
 from solo.runs.checkpoint_files import read_checkpoint
+from solo.runs.networks import load_encoder
+from solo.runs.sharded import check_sharded
+
+VIT = {
+    "name": "vit_tiny",
+    "kwargs": {"depth": 3, "embed_dim": 24, "num_heads": 2, "patch_size": 2},
+}
+MEAN = {"class_token": False, "global_pool": "avg"}
 
 
 def options(folder: Path, **keys: Any) -> dict[str, Any]:
     """LeJEPA on a ViT, 20 steps of two processes."""
     content = tiny(folder, method="lejepa", max_epochs=4, limit_train_batches=5, devices=2)
-    sizes = {"depth": 3, "embed_dim": 24, "num_heads": 2, "patch_size": 2}
-    content["backbone"] = {"name": "vit_tiny", "kwargs": sizes}
-    content["method_kwargs"] = {"projector_type": "mlp", "logging_interval": 1}
-    content["method_kwargs"] |= {"proj_hidden_dim": 32, "proj_output_dim": 16}
+    content |= {"backbone": VIT, "strategy": "fsdp"}
+    content["method_kwargs"] = {"logging_interval": 1, "proj_hidden_dim": 32, "proj_output_dim": 16}
     # Adam would make whole steps of the rounding in gradients that are zero (biases of keys).
     content["optimizer"] = {"name": "sgd", "global_batch_size": 64, "lr": 0.4}
-    return {**content, "strategy": "fsdp", **keys}
+    for name, value in keys.items():
+        content[name] = {**content[name], **value} if name == "method_kwargs" else value
+    return content
 
 
-def trained(command: Command, content: dict[str, Any]) -> Path:
-    """The folder of a run."""
-    folder = Path(content["checkpoint"]["dir"])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
-    words = ["--config-path", folder, "--config-name", "recipe"]
-    command("main_pretrain.py", *words, OMP_NUM_THREADS="1")
-    return max(folder.glob("*/*/"), key=lambda run: run.stat().st_mtime)
+def one_after_the_other(rank: int, ports: list[int], recipes: list[dict[str, Any]]) -> None:
+    """Train each, as one of the processes that torchrun starts."""
+    torch.set_num_threads(1)
+    world = recipes[0]["devices"]
+    for port, recipe in zip(ports, recipes):
+        os.environ |= {
+            "TORCHELASTIC_RUN_ID": "test",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "GROUP_RANK": "0",
+            "WORLD_SIZE": str(world),
+            "LOCAL_WORLD_SIZE": str(world),
+        }
+        run(recipe)
+    os._exit(0)
 
 
-def same(one: Path, other: Path, loss: str, most: float) -> None:
-    """Two runs' curves, probes and ends."""
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in found:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in found]
+
+
+def train(*recipes: dict[str, Any]) -> list[Path]:
+    """The folders of runs, the newest of each recipe."""
+    ports = free_ports(len(recipes))
+    world = recipes[0]["devices"]
+    for child in [start(one_after_the_other, r, ports, list(recipes)) for r in range(world)]:
+        _, errors = child.communicate(timeout=400)
+        assert child.returncode == 0, errors[-4000:]
+    parents = [Path(recipe["checkpoint"]["dir"]) for recipe in recipes]
+    return [max(parent.glob("*/*/"), key=lambda found: found.stat().st_mtime) for parent in parents]
+
+
+def same(one: Path, other: Path, most: float = 1e-5, ends: bool = True) -> None:
+    """Two runs' curves, and their weights."""
     for mine, theirs in zip(rows(one), rows(other), strict=True):
         assert mine.keys() == theirs.keys()
-        for column in (loss, "train_class_loss", "val_loss", "val_knn_acc1"):
-            if mine.get(column):
+        for column in mine:
+            if column.endswith("loss"):
                 assert float(mine[column]) == pytest.approx(float(theirs[column]), rel=most)
-    ends = [read_checkpoint(run / "checkpoints/last.ckpt") for run in (one, other)]
-    for name, value in ends[0]["state_dict"].items():
-        torch.testing.assert_close(ends[1]["state_dict"][name], value, rtol=0, atol=most)
+    first, second = (read_checkpoint(run / "checkpoints/last.ckpt") for run in (one, other))
+    states = [end["optimizer_states"][0]["state"] for end in (first, second)]
+    assert [{key: value.shape for key, value in of.items()} for of in states[0].values()] == [
+        {key: value.shape for key, value in of.items()} for of in states[1].values()
+    ]
+    if ends:
+        torch.testing.assert_close(first["state_dict"], second["state_dict"], rtol=0, atol=most)
 
 
-def test_lejepa(command: Command, tmp_path: Path) -> None:
-    folders = [
-        trained(command, options(tmp_path / strategy, strategy=strategy))
+CASES: dict[str, dict[str, Any]] = {
+    "lejepa": {},
+    "tokens": {
+        "linear_probe": {"features": "last_two_cls"},
+        "gradient_clip_val": 0.1,
+        "optimizer": {"name": "sgd", "global_batch_size": 64, "lr": 0.1},
+    },
+    "convnext": {
+        "backbone": {"name": "convnext_atto", "kwargs": {"depths": [1, 1, 2, 1], "dims": [8] * 4}},
+        "accumulate_grad_batches": 2,
+        "augmentations": [{"crop_size": 32, "num_crops": 2}],
+        "optimizer": {"name": "sgd", "batch_size": 8, "lr": 0.4},
+    },
+    "recomputed": {"backbone": {**VIT, "grad_checkpointing": True}},
+    "resnet": {
+        "backbone": {"name": "resnet10t", "kwargs": {"channels": [8] * 4}},
+        "sync_batchnorm": True,
+    },
+    "byol": {"method": "byol"},
+    "dino": {
+        "method": "dino",
+        "method_kwargs": {"num_prototypes": 33, "clip_grad": 0.3},
+        "optimizer": {"name": "sgd", "global_batch_size": 64, "lr": 0.05},
+    },
+    "ijepa": {
+        "method": "ijepa",
+        "backbone": {"name": "vit_tiny", "kwargs": {**VIT["kwargs"], **MEAN}},
+        "method_kwargs": {"pred_dim": 24, "pred_depth": 2, "pred_heads": 2},
+    },
+    "supervised": {"method": "supervised"},
+}
+
+
+@pytest.mark.slow
+def test_it_is_what_ddp_is(tmp_path: Path) -> None:
+    """Losses of 20 steps, probes, validation, weights and teachers."""
+    recipes = [
+        options(tmp_path / name / strategy, strategy=strategy, **keys)
+        for name, keys in CASES.items()
         for strategy in ("ddp", "fsdp")
     ]
-    same(*folders, "train_lejepa_loss", 1e-5)
+    folders = train(*recipes)
+    for one, other in zip(folders[::2], folders[1::2]):
+        same(one, other)
+
+
+@pytest.mark.slow
+def test_it_goes_on_bit_for_bit_and_with_any_strategy(tmp_path: Path, script: Any) -> None:
+    """From the middle of an epoch: a teacher, Adam's state, the probes."""
+    saving = {"dir": str(tmp_path / "whole"), "every_n_steps": 5, "frequency": 100}
+    keys = {"method": "byol", "checkpoint": saving}
+    keys |= {"optimizer": {"name": "adamw", "global_batch_size": 64, "lr": 1e-3}}
+    half = options(tmp_path / "half", precision="bf16-mixed")
+    whole, in_half = train(options(tmp_path, **keys), half)
+    start = whole / "checkpoints/previous.ckpt"
+    assert read_checkpoint(start)["global_step"] % 5
+    again = {
+        strategy: options(tmp_path, **keys)
+        | {"checkpoint": {"dir": str(tmp_path / strategy)}, "strategy": strategy}
+        | {"resume_from_checkpoint": str(start)}
+        for strategy in ("fsdp", "ddp", "alone")
+    }
+    shards, copies = train(again["fsdp"], again["ddp"])
+    alone = run(again["alone"] | {"devices": 1, "strategy": "fsdp"}).folder
+    first, second = (read_checkpoint(run / "checkpoints/last.ckpt") for run in (whole, shards))
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(first[part], second[part], rtol=0, atol=0)
+    tail = rows(whole)[-len(rows(shards)) :]
+    for other, most in ((shards, 0.0), (copies, 1e-5), (alone, 1e-4)):
+        assert [float(row["train_byol_loss"]) for row in rows(other) if "lr" in row] == (
+            pytest.approx([float(row["train_byol_loss"]) for row in tail if "lr" in row], rel=most)
+        )
+    (usual,) = train(half | {"strategy": "ddp"})
+    same(in_half, usual, 2e-3, ends=False)
+    script("scripts/utils/export_backbone.py", whole, tmp_path / "out")
+    encoder = load_encoder(str(tmp_path / "out"))
+    for name, value in encoder.backbone.state_dict().items():
+        assert torch.equal(value, first["state_dict"][f"backbone.{name}"])
+
+
+def test_what_does_not_go_with_it_is_refused(tmp_path: Path) -> None:
+    lars = {"name": "lars", "global_batch_size": 64}
+    wrong = {
+        "precision 16-mixed": {"precision": "16-mixed"},
+        "precision 64": {"precision": "64"},
+        "optimizer.name lars": {"optimizer": lars},
+        "compile true": {"compile": True},
+        "micro_batch 8": {"micro_batch": 8},
+    }
+    for words, keys in wrong.items():
+        with pytest.raises(ConfigError, match=f"fsdp, which does not go with {words}"):
+            check_sharded(resolve_config(options(tmp_path, **keys)))
+    check_sharded(resolve_config(options(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "count"),
+    [
+        ("vit_tiny", 32, 12),
+        ("resnet18", 32, 8),
+        ("convnext_atto", 32, 16),
+        ("swin_tiny_patch4_window7_224", 224, 16),
+    ],
+)
+def test_what_is_gathered_at_a_time(name: str, size: int, count: int) -> None:
+    """Blocks, and stages around them; no part of a block."""
+    network = build_backbone(name, {}, size)
+    found = blocks(network)
+    assert len(found) == count
+    held = {id(p) for block in found for p in block.parameters()}
+    most = sum(p.numel() for p in network.parameters() if id(p) in held)
+    assert most > 0.9 * sum(p.numel() for p in network.parameters())

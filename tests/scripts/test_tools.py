@@ -18,7 +18,7 @@ import timm
 import torch
 import torchvision
 import yaml
-from helpers import ROOT, features_without_solo, slow, tiny
+from helpers import ROOT, features_without_solo, tiny
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from scipy.stats import spearmanr
@@ -96,17 +96,18 @@ def check_card(out: Path, folder: Path, name: str, size: int) -> str:
     return card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        slow("resnet10t", 8),
+        ("resnet10t", 8),
         ("resnet10t", 40),
-        slow("resnet10t deep", 8),
-        slow("resnet18", 8),
-        slow("resnet18", 64),
-        slow("vit_tiny", 8),
-        slow("deit_tiny_patch16_224", 64),
-        slow("convnext_atto", 64),
+        ("resnet10t deep", 8),
+        ("resnet18", 8),
+        ("resnet18", 64),
+        ("vit_tiny", 8),
+        ("deit_tiny_patch16_224", 64),
+        ("convnext_atto", 64),
     ],
 )
 def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
@@ -183,9 +184,9 @@ def test_export_of_torchvisions_arguments(
     assert network.layer1[0].conv1.out_channels == 32
 
 
-def test_export_needs_a_run_of_ours(tmp_path: Path, command: Command) -> None:
+def test_export_needs_a_run_of_ours(tmp_path: Path, script: Command) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
-    done = command("scripts/utils/export_backbone.py", tmp_path / "w.pth", tmp_path, check=False)
+    done = script("scripts/utils/export_backbone.py", tmp_path / "w.pth", tmp_path, check=False)
     assert done.returncode and "backbone.name" in done.stderr
 
 
@@ -196,6 +197,7 @@ def read(path: Path) -> np.ndarray:
     return np.load(dense) if dense.exists() else sp.load_npz(sparse).toarray()
 
 
+@pytest.mark.slow
 def test_features_of_a_folder(
     runs: Path, image_tree: Path, tmp_path: Path, command: Command, script: Command
 ) -> None:

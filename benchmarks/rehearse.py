@@ -93,8 +93,8 @@ def rehearse(
     config = resolve_config(tree)
     networks, loss, step = Watch(), Watch(), Watch()
     with ExitStack() as contexts:
-        method, mode = _method(config, "cuda", processes, contexts)
-        views, batch = _views(config, mode)
+        method, mode = method_of_shapes(config, "cuda", processes, contexts)
+        views, batch = views_of_shapes(config, mode)
         method.training_step(batch, 0)
         with networks:
             encoded = method.encode(batch.views)
@@ -112,7 +112,7 @@ def rehearse_backward(config: Config, processes: int = 1) -> Watch:
     backward = Watch()
     with ExitStack() as contexts:
         contexts.enter_context(host_as_gpu())
-        method, _ = _method(config, "cpu", processes, contexts)
+        method, _ = method_of_shapes(config, "cpu", processes, contexts)
         count = config.optimizer.batch_size
         views = join_resolutions(
             [
@@ -131,7 +131,7 @@ def rehearse_backward(config: Config, processes: int = 1) -> Watch:
     return backward
 
 
-def _method(
+def method_of_shapes(
     config: Config, device: str, processes: int, contexts: ExitStack
 ) -> tuple[SSLMethod, FakeTensorMode]:
     """It, made of shapes, inside what shapes need."""
@@ -152,7 +152,7 @@ def _method(
     return method, mode
 
 
-def _views(config: Config, mode: FakeTensorMode) -> tuple[Watch, Batch]:
+def views_of_shapes(config: Config, mode: FakeTensorMode) -> tuple[Watch, Batch]:
     """A batch, made on the device from what the loader sends."""
     waiting, device = unfinished_batch(config), torch.device("cuda")
     assert waiting.packed is not None

@@ -126,6 +126,7 @@ def test_other_commands_exist() -> None:
         "pytest",
         "benchmarks",
         "benchmarks.communication",
+        "benchmarks.memory",
         "benchmarks.profile_step",
         "benchmarks.rehearse",
         "benchmarks.runs_page",

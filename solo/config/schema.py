@@ -238,7 +238,9 @@ class RunConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """What to compute on."""
     strategy: str = "auto"
-    """auto, ddp, ddp_find_unused_parameters_true …; one process needs none."""
+    """auto, ddp, ddp_find_unused_parameters_true …, or fsdp: each process keeps a part of every
+    weight, gradient and optimizer state, for networks that do not fit (FSDP2; pretraining alone).
+    One process needs none."""
     precision: str = "32"
     """32, 16-mixed, bf16-mixed, 64, or auto: bf16-mixed where the device has instructions for it,
     32 elsewhere. Losses compute in float32 (with 64 in float64)."""

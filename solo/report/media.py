@@ -17,7 +17,7 @@ class PicturesLogger(pl.Callback):
     """Send pictures and histograms of the validation set to loggers that take them.
 
     Only the first process looks: the others go on, and wait at their next collective. Neither the
-    network nor its generators are changed.
+    network nor its generators are changed. Networks in shards (``strategy=fsdp``) are left alone.
 
     Args:
         data: the run's images.
@@ -33,6 +33,8 @@ class PicturesLogger(pl.Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TakesMedia)]
         is_time = done % self.every == 0 or done == trainer.max_epochs
         if not (loggers and is_time and distributed.rank() == 0):
+            return
+        if pl_module.device_mesh is not None:  # all would have to look
             return
         was_training = {part: part.training for part in pl_module.modules()}
         pl_module.eval()

@@ -66,6 +66,11 @@ class Sharded(ModelParallelStrategy):
         return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Before, as every strategy's: setup asks for batches, and the data must know which."""
+        return False
+
+    @property
     def lightning_restore_optimizer(self) -> bool:
         """Lightning calls :meth:`load_optimizer_state_dict`."""
         return True

@@ -137,8 +137,8 @@ def test_it_is_what_ddp_is(tmp_path: Path) -> None:
         for strategy in ("ddp", "fsdp")
     ]
     folders = train(*recipes)
-    for one, other in zip(folders[::2], folders[1::2]):
-        same(one, other)
+    for name, one, other in zip(CASES, folders[::2], folders[1::2]):
+        same(one, other, 1e-5 if name == "lejepa" else 1e-4)
 
 
 @pytest.mark.slow

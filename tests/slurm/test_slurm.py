@@ -1,4 +1,4 @@
-"""Job scripts on a real Slurm of one node; needs slurm-wlm and munge, and root."""
+"""Job scripts on a real Slurm of one node, and of two; needs slurm-wlm and munge, and root."""
 
 from __future__ import annotations
 
@@ -147,6 +147,34 @@ def test_a_preempted_job_is_requeued_and_ends_the_same(slurm: Slurm, tmp_path: P
     contents = [read_checkpoint(run / "checkpoints/last.ckpt") for run in (expected, cut)]
     for name, value in contents[0]["state_dict"].items():
         assert value.equal(contents[1]["state_dict"][name]), name
+    assert rows(cut) == rows(expected)
+
+
+def test_two_nodes_and_one_is_lost(tmp_path: Path) -> None:
+    """Two slurmd; Slurm takes one for lost, and the job goes on when it is back."""
+    (tmp_path / "slurm").mkdir()
+    with cluster(tmp_path / "slurm", nodes=2) as two:
+        words = (*SMALL, "max_epochs=3", "checkpoint.every_n_steps=10")
+        both = ("--nodes=2", "--ntasks-per-node=1", *CPU)
+
+        def submit(folder: Path) -> str:
+            return two.submit("multi_node.sh", *both, "--", *words, f"checkpoint.dir={folder}")
+
+        whole = submit(tmp_path / "whole")
+        assert two.finish(whole) == "COMPLETED", two.log(whole)
+        job = submit(tmp_path / "cut")
+        two.wait(job, lambda: any(rows(f.parent) for f in tmp_path.glob("cut/*/*/metrics.csv")))
+        (cut,) = (tmp_path / "cut").glob("*/*")
+        two.wait(job, lambda: len(rows(cut)) > 15)
+        two("scontrol", "update", "NodeName=node2", "State=DOWN", "Reason=lost")
+        two.wait(job, lambda: two.state(job) in ("PENDING", "REQUEUED"))
+        # It comes back when it next registers, at once or minutes later.
+        back = ("scontrol", "update", "NodeName=node2", "State=RESUME")
+        subprocess.run(back, env=two.env, check=False, capture_output=True)
+        two.restart(job)
+        assert two.finish(job) == "COMPLETED", two.log(job)
+        assert "continuing from" in two.log(job)
+    (expected,) = (tmp_path / "whole").glob("*/*")
     assert rows(cut) == rows(expected)
 
 

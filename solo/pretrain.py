@@ -110,7 +110,7 @@ def announce(
         console.print(remark, soft_wrap=True)
     if config.micro_batch and has_batchnorm(method):
         batch, processes = config.optimizer.batch_size, current.trainer.world_size
-        part = -(-batch // -(-batch // config.micro_batch))
+        part = -(-batch // config.parts(batch))
         seen = part * processes if config.sync_batchnorm else part
         console.print(
             f"micro_batch: BatchNorm normalises with {seen} images, the loss is of "
@@ -134,16 +134,18 @@ def check_micro_batch(config: Config, method: SSLMethod) -> None:
     Raises:
         ConfigError: where they cannot.
     """
-    micro, batch = config.micro_batch, config.optimizer.batch_size
-    if micro is None or micro >= batch:
+    batch = config.optimizer.batch_size
+    parts = config.parts(batch)
+    if parts == 1:
         return
     if config.compile:
         raise ConfigError(
             "micro_batch runs networks again, which is not tried with compile=true; leave one out"
         )
-    if has_batchnorm(method) and batch // -(-batch // micro) < 2:
+    if has_batchnorm(method) and batch // parts < 2:
         raise ConfigError(
-            f"micro_batch is {micro}, but BatchNorm needs two images or more; set micro_batch=2"
+            f"micro_batch is {config.micro_batch}, but BatchNorm needs two images or more; set "
+            "micro_batch=2"
         )
 
 

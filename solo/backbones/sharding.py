@@ -6,10 +6,13 @@ and backward, and let go after it.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch import nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+from solo.config import ConfigError
 
 CALLED = ("forward_features", "forward_intermediates", "forward_head")
 """Methods of timm's networks that are called in place of the network."""
@@ -24,7 +27,16 @@ def shard(network: nn.Module, mesh: Any) -> None:
     Args:
         network: called by itself, or by timm's methods of :data:`CALLED`.
         mesh: of processes, one-dimensional.
+
+    Raises:
+        ConfigError: for a weight that is a single number without dimensions (NFNet's of DeepMind).
     """
+    for name, parameter in network.named_parameters():
+        if parameter.ndim == 0:
+            raise ConfigError(
+                f"strategy is fsdp, but {type(network).__name__}'s {name} is a number without "
+                "dimensions, which cannot be cut in parts; use strategy=ddp"
+            )
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()
     for module in (*reversed(blocks(network)), network):  # inner ones first
@@ -39,8 +51,10 @@ def blocks(network: nn.Module) -> list[nn.Module]:
     """What is gathered at a time: members of a network's lists that are no lists or single layers.
 
     A ViT's blocks, a ResNet's, a ConvNeXt's stages and their blocks: outer ones before inner ones.
+    Those that share a weight with another module (CoaT's) are left to the network.
     """
     lists = (nn.Sequential, nn.ModuleList)
+    uses = Counter(id(p) for _, p in network.named_parameters(remove_duplicate=False))
     return [
         member
         for holder in network.modules()
@@ -49,4 +63,5 @@ def blocks(network: nn.Module) -> list[nn.Module]:
         if not isinstance(member, lists)
         and next(member.children(), None) is not None
         and next(member.parameters(), None) is not None
+        and all(uses[id(p)] == 1 for p in member.parameters())
     ]

@@ -369,3 +369,7 @@ class Config(RunConfig):
     def view_sizes(self) -> list[Size]:
         """Sizes of the views, a recipe each: what the backbone has to take."""
         return [recipe.crop_size for recipe in self.augmentations]
+
+    def parts(self, images: int) -> int:
+        """In how many parts, of one size or nearly, networks see so many images."""
+        return -(-images // self.micro_batch) if self.micro_batch else 1

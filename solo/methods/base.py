@@ -182,10 +182,9 @@ class SSLMethod(TrainingModule):
             tensors: of the batch.
             dim: of the images.
         """
-        micro = self.config.micro_batch
-        if micro is None or micro >= tensors[0].shape[dim]:
+        count = self.config.parts(tensors[0].shape[dim])
+        if count == 1:
             return [call(*tensors)]
-        count = -(-tensors[0].shape[dim] // micro)  # parts of one size, or nearly
         parts = zip(*(x.tensor_split(count, dim) for x in tensors))
         return [checkpoint(call, *p, use_reentrant=False, context_fn=self._again) for p in parts]
 

@@ -36,7 +36,10 @@ class Sharded(ModelParallelStrategy):
             self._layer_sync.apply(self.lightning_module)
 
     def on_validation_start(self) -> None:
-        """All processes score with the running statistics of the first, which are saved."""
+        """All processes score with the running statistics of the first, which are saved.
+
+        Until then each has its own, where DDP sends them in every step; training reads none.
+        """
         assert self.lightning_module is not None
         distributed.broadcast_tensors(self.lightning_module.buffers())
 

@@ -77,6 +77,8 @@ def build_trainer(
         benchmark=config.benchmark,
         detect_anomaly=config.detect_anomaly,
         num_sanity_val_steps=0,
+        # Weights that were first gathered in a validation would refuse to be trained.
+        inference_mode=config.strategy != "fsdp",
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

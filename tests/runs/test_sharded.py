@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 from contextlib import ExitStack
@@ -12,9 +13,11 @@ import pytest
 import torch
 from children import start
 from helpers import rows, tiny
+from torch.distributed.device_mesh import init_device_mesh
 
+from solo import distributed
 from solo.backbones import build_backbone
-from solo.backbones.sharding import blocks
+from solo.backbones.sharding import blocks, shard
 from solo.config import ConfigError
 from solo.methods import resolve_config
 from solo.pretrain import run
@@ -175,6 +178,37 @@ def test_it_goes_on_bit_for_bit_and_with_any_strategy(tmp_path: Path, script: An
     encoder = load_encoder(str(tmp_path / "out"))
     for name, value in encoder.backbone.state_dict().items():
         assert torch.equal(value, first["state_dict"][f"backbone.{name}"])
+
+
+def in_shards(rank: int, world: int) -> dict[str, torch.Tensor]:
+    """Networks that share weights between blocks, in shards, and as they were: gradients."""
+    mesh, made = init_device_mesh("cpu", (world,)), {}
+    for name in ("coat_tiny", "test_vit", "test_efficientnet"):
+        size = 224 if name == "coat_tiny" else 32
+        torch.manual_seed(1)
+        network = build_backbone(name, {}, size).eval()
+        plain = copy.deepcopy(network)
+        shard(network, mesh)
+        images = torch.randn(2, 3, size, size)
+        for each in (plain, network):
+            each(images).square().mean().backward()
+        pairs = zip(plain.parameters(), network.parameters(), strict=True)
+        wrong = [
+            (p.grad - distributed.whole(q.grad)).abs().max() / (p.grad.abs().max() + 1e-6)
+            for p, q in pairs
+            if p.grad is not None and q.grad is not None
+        ]
+        made[name] = torch.stack(wrong)
+    return made
+
+
+@pytest.mark.slow
+def test_networks_that_share_weights(processes: Any) -> None:
+    for found in processes(in_shards, 2):
+        for name, wrong in found.items():
+            assert len(wrong) > 10 and wrong.max() < 1e-3, name
+    with pytest.raises(ConfigError, match="skipinit_gain is a number without dimensions"):
+        shard(build_backbone("dm_nfnet_f0", {}, 64), None)
 
 
 def test_what_does_not_go_with_it_is_refused(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def check_sharded(config: RunConfig) -> None:
         and f"{config.precision}; bf16-mixed and 32 do",
         "optimizer.name": config.optimizer.name == "lars" and "lars; adamw, adam and sgd do",
         "compile": config.compile and "true",
-        "wandb.watch": config.wandb.watch and f"{config.wandb.watch}, and sees parts alone",
+        "wandb.watch": config.wandb.watch and f"{config.wandb.watch} (it would see parts alone)",
         "micro_batch": config.micro_batch
         and f"{config.micro_batch}; backbone.grad_checkpointing does",
     }

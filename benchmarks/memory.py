@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.recipes import compose
 from benchmarks.rehearse import method_of_shapes, views_of_shapes
-from solo.backbones.sharding import blocks
+from solo.backbones.sharding import blocks, groups
 from solo.config import ConfigError
 from solo.methods import resolve_config
 from solo.methods.base import SSLMethod
@@ -32,26 +32,28 @@ RECIPES += ["imagenet/lejepa_convnext.yaml", "imagenet/lejepa_resnet.yaml"]
 
 
 class Held(NamedTuple):
-    """Bytes on a GPU: what training holds with DDP and with FSDP, and what a forward pass keeps."""
+    """Bytes on a GPU: what training holds with DDP and with FSDP, and what a forward pass keeps of
+    so many images."""
 
+    images: int
     parameters: int
     copies: int
     shards: int
     kept: int
 
 
-def held(recipe: str, processes: int, **keys: Any) -> Held:
+def held(recipe: str, processes: int, overrides: Sequence[str] = ()) -> Held:
     """Count for a recipe.
 
     Args:
         recipe: below scripts/pretrain.
         processes: GPUs.
-        keys: of its config.
+        overrides: of its config, see :func:`benchmarks.recipes.compose`.
 
     Raises:
         ConfigError: where the network cannot be recomputed.
     """
-    config = resolve_config({**compose(recipe), **keys})
+    config = resolve_config(compose(recipe, overrides))
     moments = {"adam": 2, "adamw": 2, "sgd": 1, "lars": 1}[config.optimizer.name]
     with ExitStack() as contexts:
         method, mode = method_of_shapes(config, "cuda", processes, contexts)
@@ -63,7 +65,8 @@ def held(recipe: str, processes: int, **keys: Any) -> Held:
     # DDP's buckets are a second copy of the gradients. FSDP holds two blocks' weights, as the next
     # is gathered while one runs, and a block's gradients.
     gathered = 3 * FLOAT * largest_gathered(method)
-    return Held(trained, states + FLOAT * trained, states // processes + gathered, kept)
+    copies, shards = states + FLOAT * trained, states // processes + gathered
+    return Held(config.optimizer.batch_size, trained, copies, shards, kept)
 
 
 def largest_gathered(method: SSLMethod) -> int:
@@ -71,7 +74,7 @@ def largest_gathered(method: SSLMethod) -> int:
     most = 0
     for network in method.networks():
         seen: set[int] = set()
-        for module in (*reversed(blocks(network)), network):  # as they are sharded
+        for module in groups(network):
             own = [p for p in module.parameters() if id(p) not in seen]
             seen |= {id(p) for p in own}
             most = max(most, sum(p.numel() for p in own))
@@ -100,18 +103,17 @@ def kept_by_graph(method: SSLMethod, batch: Any) -> int:
     return sum(x.untyped_storage().nbytes() for x in found.values())
 
 
-def row(recipe: str, processes: int, keys: dict[str, Any]) -> str:
+def row(recipe: str, processes: int, overrides: Sequence[str]) -> str:
     """A line of the table."""
-    network = compose(recipe)["backbone"]
-    once, twice = ({"backbone": network | {"grad_checkpointing": again}} for again in (False, True))
-    plain = held(recipe, processes, **keys, **once)
+    recomputed = "++backbone.grad_checkpointing"
+    plain = held(recipe, processes, [*overrides, f"{recomputed}=false"])
     try:
-        less = f"{held(recipe, processes, **keys, **twice).kept / 1e9:.1f}"
+        less = f"{held(recipe, processes, [*overrides, f'{recomputed}=true']).kept / 1e9:.1f}"
     except ConfigError:
         less = "not for BatchNorm"
-    batch = resolve_config({**compose(recipe), **keys}).optimizer.batch_size
+    size = f"{plain.parameters / 1e6:,.0f} M | {plain.images}"
     figures = f"{plain.copies / 1e9:.1f} | {plain.shards / 1e9:.1f} | {plain.kept / 1e9:.1f}"
-    return f"| `{recipe[:-5]}` | {plain.parameters / 1e6:,.0f} M | {batch} | {figures} | {less} |"
+    return f"| `{recipe[:-5]}` | {size} | {figures} | {less} |"
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -123,7 +125,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=8, help="GPUs (default: %(default)s)")
     given = parser.parse_args(words)
     names = [word for word in given.words if "=" not in word]
-    keys = dict(word.split("=", 1) for word in given.words if "=" in word)
+    overrides = [f"++{word.lstrip('+')}" for word in given.words if "=" in word]
     recipes = [recipe for recipe in RECIPES if all(name in recipe for name in names)]
     if not recipes:
         parser.error(f"no recipe of the table has {' and '.join(names)} in its name")
@@ -131,7 +133,7 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"| recipe | parameters | images a GPU | {state} | activations | recomputed |")
     print("|---|---|---|---|---|---|---|")
     for recipe in track(recipes, "Counting", transient=True):
-        print(row(recipe, given.processes, keys))
+        print(row(recipe, given.processes, overrides))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import importlib.util
 import inspect
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,15 @@ def start(function: Callable[..., Any], *arguments: Any) -> subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports of this machine that nobody listens on."""
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in found:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in found]
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> str:

@@ -9,7 +9,6 @@ import io
 import os
 import pickle
 import runpy
-import socket
 import struct
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torchvision
-from children import Worker, member, start
+from children import Worker, free_ports, member, start
 from PIL import Image
 
 import solo.pretrain
@@ -223,9 +222,7 @@ def processes(tmp_path: Path) -> Callable[..., list[dict[str, torch.Tensor]]]:
     def run(worker: Worker, world: int, *arguments: Any) -> list[dict[str, torch.Tensor]]:
         if world == 1:
             return [alone(worker, *arguments)]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        (port,) = free_ports(1)
         where = inspect.getsourcefile(worker), worker.__name__
         files = [str(tmp_path / f"{world}-{rank}.pt") for rank in range(world)]
         members = [

@@ -39,7 +39,7 @@ def shard(network: nn.Module, mesh: Any) -> None:
             )
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()
-    for module in (*reversed(blocks(network)), network):  # inner ones first
+    for module in groups(network):
         # Also the network's: after a teacher's pass nothing else lets its weights go.
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
     for name in CALLED:
@@ -47,8 +47,13 @@ def shard(network: nn.Module, mesh: Any) -> None:
             register_fsdp_forward_method(network, name)
 
 
+def groups(network: nn.Module) -> list[nn.Module]:
+    """What is gathered at a time: inner blocks, what outer ones have besides, and the rest."""
+    return [*reversed(blocks(network)), network]
+
+
 def blocks(network: nn.Module) -> list[nn.Module]:
-    """What is gathered at a time: members of a network's lists that are no lists or single layers.
+    """Members of a network's lists that are no lists or single layers.
 
     A ViT's blocks, a ResNet's, a ConvNeXt's stages and their blocks: outer ones before inner ones.
     Those that share a weight with another module (CoaT's) are left to the network.

@@ -237,14 +237,18 @@ class _HashingFile:
         self.file.flush()
 
 
-def _to_host(value: Any) -> Any:
+def _to_host(state: Any) -> Any:
     """A copy whose tensors nobody else changes."""
+    return with_tensors(state, lambda x: x.detach().to("cpu", copy=True))
+
+
+def with_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Nested dicts and lists again, each tensor changed, in the order in which they lie there."""
     if isinstance(value, Tensor):
-        copy = value.detach().to("cpu", copy=True)
-        return copy
+        return change(value)
     if isinstance(value, dict):
-        return type(value)((key, _to_host(item)) for key, item in value.items())
+        return type(value)((key, with_tensors(item, change)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        items = [_to_host(item) for item in value]
+        items = [with_tensors(item, change) for item in value]
         return type(value)(items) if type(value) in (list, tuple) else tuple(items)
     return value

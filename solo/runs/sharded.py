@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from solo import distributed
 from solo.config import Config, ConfigError, RunConfig
+from solo.runs.checkpoint_files import with_tensors
 
 
 class Sharded(ModelParallelStrategy):
@@ -60,7 +61,7 @@ class Sharded(ModelParallelStrategy):
             value = distributed.whole(value.detach())
             return value.cpu() if first else None
 
-        return _mapped(state, whole)
+        return with_tensors(state, whole)
 
     def load_checkpoint(
         self, checkpoint_path: Any, weights_only: bool | None = None
@@ -132,14 +133,3 @@ def check_sharded(config: RunConfig) -> None:
 
 def _plain(optimizer: Optimizer | LightningOptimizer) -> Optimizer:
     return optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Nested dicts and lists with their tensors changed, in one order on all processes."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _mapped(entry, change) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(entry, change) for entry in value)
-    return value

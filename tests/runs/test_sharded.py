@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-import socket
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from children import start
+from children import free_ports, start
 from helpers import rows, tiny
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -61,14 +59,6 @@ def one_after_the_other(rank: int, ports: list[int], recipes: list[dict[str, Any
         }
         run(recipe)
     os._exit(0)
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in found:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in found]
 
 
 def train(*recipes: dict[str, Any]) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from children import free_ports
 from helpers import ROOT, below
 from test_elastic import STEPS, logged, options
 
@@ -19,13 +19,6 @@ from solo.runs.checkpoint_files import read_checkpoint
 from solo.runs.saved import SavedRun
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def agent(recipe: Path, number: int, port: int, nodes: int = 2) -> subprocess.Popen[str]:
@@ -51,12 +44,12 @@ def recipe_of(folder: Path) -> Path:
 
 
 def agents(recipe: Path) -> list[subprocess.Popen[str]]:
-    port = free_port()
+    port = free_ports(1)[0]
     return [agent(recipe, number, port) for number in range(2)]
 
 
 def test_two_agents_end_as_one_process_and_a_lost_one_is_gone_on_with(tmp_path: Path) -> None:
-    alone = agent(recipe_of(tmp_path / "alone"), 0, free_port(), nodes=1)
+    alone = agent(recipe_of(tmp_path / "alone"), 0, free_ports(1)[0], nodes=1)
     said, _ = alone.communicate(timeout=300)
     assert alone.returncode == 0, said
 
@@ -97,7 +90,7 @@ def test_a_list_of_hosts(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path / "two")
     words = [str(hosts), "1", "--config-path", str(tmp_path), "--config-name", recipe.stem]
     path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PATH": path, "MASTER_PORT": str(free_ports(1)[0]), "OMP_NUM_THREADS": "1"}
     script = ["sbatch_scripts/over_ssh.sh", *words, "max_epochs=1", "name=a b"]
     done = subprocess.run(script, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "no space" in done.stdout + done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from children import free_ports
 from helpers import rows
 
 from solo.runs.checkpoint_files import read_checkpoint
@@ -84,9 +84,7 @@ class Slurm:
 
 @contextmanager
 def cluster(folder: Path, nodes: int) -> Iterator[Slurm]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     script = str(ROOT / "tests/slurm/cluster.sh")
     subprocess.run([script, "start", str(folder), str(port), str(nodes)], check=True)
     made = Slurm(folder)

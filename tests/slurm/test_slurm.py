@@ -57,11 +57,18 @@ class Slurm:
     def log(self, job: str) -> str:
         return "\n".join(file.read_text() for file in sorted(self.folder.glob(f"{job}*.out")))
 
-    def wait(self, job: str, until: Callable[[], bool], seconds: float = 150) -> None:
+    def wait(self, job: str, until: Callable[[], bool], seconds: float = 400) -> None:
+        # Where a daemon was too slow to begin a job, Slurm tries again after two minutes.
         deadline = time.monotonic() + seconds
         while not until():
-            assert time.monotonic() < deadline, (self.state(job), self.log(job))
+            assert time.monotonic() < deadline, self.story(job)
             time.sleep(0.2)
+
+    def story(self, job: str) -> str:
+        """What Slurm knows of a job, the ends of its daemons' logs, and what the job printed."""
+        logs = (self.folder / "slurmctld.log", *sorted(self.folder.glob("slurmd-*.log")))
+        ends = ["\n".join(file.read_text().splitlines()[-40:]) for file in logs if file.exists()]
+        return "\n\n".join((self("scontrol", "show", "job", job), *ends, self.log(job)))
 
     def restart(self, job: str) -> None:
         """Start a requeued job now, where Slurm would wait two minutes for its end to settle."""

@@ -12,7 +12,7 @@ def load(folder):
     """A network [N, 3, H, W] -> [N, num_features]; its input is as ``pretrained_cfg`` says."""
     facts = json.loads((Path(folder) / "config.json").read_text())
     network = timm.create_model(
-        facts["architecture"], pretrained_cfg=facts["pretrained_cfg"], **facts["model_args"]
+        facts["timm"], pretrained_cfg=facts["pretrained_cfg"], **facts["model_args"]
     )
     old = network.conv1  # no pooling, and 3x3 with stride 1: for images up to 32 px
     if isinstance(old, torch.nn.Conv2d):

@@ -76,6 +76,7 @@ def test_modes_on_cached_features(trained: Path, tmp_path: Path) -> None:
     metrics = {k: float(v) for row in rows(trained) for k, v in row.items() if v}
     assert summary["expected_l0"] == pytest.approx(metrics["expected_l0"])
     assert 1 <= summary["effective_rank"] <= 16 and 0 < summary["marginal_gap"] < 1
+    assert summary["variance_ratio"] > 0
 
 
 @pytest.mark.parametrize(

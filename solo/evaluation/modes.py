@@ -21,7 +21,7 @@ from solo.evaluation.knn import knn_grid
 from solo.evaluation.logistic import PENALTIES, accuracy, fit_logistic, settled_l2
 from solo.evaluation.retrieval import compare_retrieval
 from solo.evaluation.segmentation import segmentation_rows
-from solo.evaluation.sparsity import marginal_gap, sparsity_summary
+from solo.evaluation.sparsity import marginal_gap, sparsity_summary, variance_ratio
 from solo.evaluation.table import Found
 from solo.methods.probes import mean_average_precision
 
@@ -136,7 +136,11 @@ def sparsity_rows(config: LinearConfig, encoder: Encoder, console: Console) -> F
     kwargs = encoder.config.method_kwargs if encoder.config else None
     if config.features == "projector" and kwargs is not None and hasattr(kwargs, "target"):
         target = kwargs.target()
-        row |= {"expected_l0": target.expected_l0, "marginal_gap": marginal_gap(z, target)}
+        row |= {
+            "expected_l0": target.expected_l0,
+            "marginal_gap": marginal_gap(z, target),
+            "variance_ratio": variance_ratio(z, target),
+        }
     return Found([row])
 
 

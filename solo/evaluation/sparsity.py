@@ -88,3 +88,8 @@ def marginal_gap(z: Tensor, target: GeneralizedGaussian) -> float:
     points = torch.linspace(float(z.min()), float(z.max()), 400)
     points = torch.cat([points, points.new_zeros(1)]).sort().values
     return float(marginal_distance(z, target.cdf(points.double()).float(), points).mean())
+
+
+def variance_ratio(z: Tensor, target: GeneralizedGaussian) -> float:
+    """The mean over dimensions of the variance of z [N, D], over the target's: 1 where they agree."""
+    return float(z.double().var(0).mean()) / target.variance

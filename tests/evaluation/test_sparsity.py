@@ -15,6 +15,7 @@ from solo.evaluation.sparsity import (
     marginal_distance,
     marginal_gap,
     sparsity_summary,
+    variance_ratio,
 )
 
 
@@ -71,3 +72,14 @@ def test_the_gap_sees_negative_values() -> None:
     assert min(expected) > 0.25
     exact = (torch.randn(20000, 2) - 0.5).relu()
     assert marginal_gap(exact, RectifiedGeneralizedGaussian(p=2.0, mu=-0.5)) < 0.02
+
+
+def test_variance_against_the_closed_form() -> None:
+    """A rectified normal variable has E z = mu c + phi(mu), E z^2 = (mu^2 + 1) c + mu phi(mu)."""
+    mu = -0.5
+    above, density = scipy.stats.norm.cdf(mu), scipy.stats.norm.pdf(mu)
+    variance = (mu**2 + 1) * above + mu * density - (mu * above + density) ** 2
+    z = 1.5 * torch.randn(1000, 4, dtype=torch.float64)
+    expected = np.mean(np.var(z.numpy(), axis=0, ddof=1)) / variance
+    target = RectifiedGeneralizedGaussian(p=2.0, mu=mu, sigma=1.0)
+    assert variance_ratio(z.float(), target) == pytest.approx(expected, rel=1e-5)

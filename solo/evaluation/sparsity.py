@@ -91,5 +91,5 @@ def marginal_gap(z: Tensor, target: GeneralizedGaussian) -> float:
 
 
 def variance_ratio(z: Tensor, target: GeneralizedGaussian) -> float:
-    """The mean over dimensions of the variance of z [N, D], over the target's: 1 where they agree."""
+    """Mean over dimensions of the variance of z [N, D], over the target's; 1 where they agree."""
     return float(z.double().var(0).mean()) / target.variance

@@ -1,4 +1,4 @@
-"""The weights in the repository: they load with timm alone, and give the numbers of their cards."""
+"""The weights in the repository: they load without it, and give the numbers of their cards."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from helpers import ROOT, features_without_solo
 
@@ -25,6 +26,8 @@ def test_they_load_with_timm_alone(name: str, tmp_path: Path) -> None:
         images, expected = torch.from_numpy(golden["images"]), torch.from_numpy(golden[name])
     found = features_without_solo(WEIGHTS / name, images.expand(-1, 3, -1, -1), tmp_path)
     torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match="Unknown model"):  # its own would have another stem
+        timm.create_model(f"local-dir:{WEIGHTS / name}", pretrained=True)
     ours = load_encoder(str(WEIGHTS / name)).eval()
     with torch.no_grad():
         found = ours(images.expand(-1, 3, -1, -1))

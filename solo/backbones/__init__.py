@@ -71,9 +71,11 @@ def _told(name: str, kwargs: dict[str, Any], image_size: Size) -> Iterator[None]
     except ConfigError as error:
         raise ConfigError(f"backbone.name is {name}: {error}") from error
     except Exception as error:  # whatever a constructor can raise
+        others = "; a recipe's arguments for another network are dropped by '~backbone.kwargs'"
         raise ConfigError(
             f"The backbone {name} cannot be built with backbone.kwargs {kwargs} "
             f"for {in_pixels(image_size)} images: {error}"
+            f"{others if kwargs and isinstance(error, TypeError) else ''}"
         ) from error
 
 

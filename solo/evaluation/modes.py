@@ -45,6 +45,12 @@ def few_shot_rows(config: LinearConfig, encoder: Encoder, console: Console) -> F
         if options.baselines:
             if encoder.config is not None:
                 networks.insert(0, ("untrained network", untrained(encoder, config.seed)))
+            else:
+                console.print(
+                    f"no row for the untrained network: {encoder.name} is no run or checkpoint of "
+                    "this program",
+                    soft_wrap=True,
+                )
             networks[:0] = _raw_pixels(encoder, split, console, name)
         for network_name, network in networks:
             both = _both(config, network, split, console, name)

@@ -111,12 +111,12 @@ def check_sharded(config: RunConfig) -> None:
     """What does not go with shards.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: naming all of it.
     """
     if not isinstance(config, Config):
         raise ConfigError("strategy is fsdp, which is for main_pretrain.py; use auto")
     wrong = {
-        "precision": config.precision in ("16-mixed", "64")
+        "precision": config.precision.startswith(("16", "64"))
         and f"{config.precision}; bf16-mixed and 32 do",
         "optimizer.name": config.optimizer.name == "lars" and "lars; adamw, adam and sgd do",
         "compile": config.compile and "true",
@@ -124,11 +124,11 @@ def check_sharded(config: RunConfig) -> None:
         "micro_batch": config.micro_batch
         and f"{config.micro_batch}; backbone.grad_checkpointing does",
     }
-    for key, value in wrong.items():
-        if value:
-            raise ConfigError(
-                f"strategy is fsdp, which does not go with {key} {value}. Change one of the two"
-            )
+    if faults := [f"{key} {value}" for key, value in wrong.items() if value]:
+        raise ConfigError(
+            f"strategy is fsdp, which does not go with {'; nor with '.join(faults)}. Change these, "
+            "or use ++strategy=auto"
+        )
 
 
 def _plain(optimizer: Optimizer | LightningOptimizer) -> Optimizer:

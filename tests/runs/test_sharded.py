@@ -214,7 +214,7 @@ def test_what_does_not_go_with_it_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"fsdp, which does not go with {words}"):
             check_sharded(resolve_config(options(tmp_path, **keys)))
     both = options(tmp_path, precision="64-true", micro_batch=8)
-    with pytest.raises(ConfigError, match="precision 64-true; .*; nor with micro_batch 8; "):
+    with pytest.raises(ConfigError, match=r"precision 64-true; .*; nor with micro_batch 8; "):
         check_sharded(resolve_config(both))
     check_sharded(resolve_config(options(tmp_path)))
 

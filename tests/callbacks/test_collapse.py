@@ -136,23 +136,22 @@ def test_what_is_the_same_for_all_images_needs_no_ten_values() -> None:
 def digits(folder: Path, *words: str) -> dict[str, Any]:
     recipes = Path(__file__).parents[2] / "scripts/pretrain/digits"
     with initialize_config_dir(str(recipes), version_base="1.3"):
-        given = arguments([*words, "max_epochs=12", f"checkpoint.dir={folder}"])
+        given = arguments([*words, "max_epochs=10", f"checkpoint.dir={folder}"])
         made = compose("rectified_lpjepa", given)
     return dict(OmegaConf.to_container(made, resolve=True))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weight", ["0", "125"])
-def test_the_digits_recipe(weight: str, tmp_path: Path, capsys: Any) -> None:
-    """Without what keeps embeddings apart it warns within 100 logged values, with it never."""
-    words = ["method_kwargs.logging_interval=1", f"method_kwargs.rdm_reg_loss_weight={weight}"]
+def test_the_digits_recipe(tmp_path: Path, capsys: Any) -> None:
+    """Without what keeps embeddings apart it warns within 100 logged values.
+
+    That it never does with it is in check_digits_run.py.
+    """
+    words = ["method_kwargs.logging_interval=1", "method_kwargs.rdm_reg_loss_weight=0"]
     result = run(digits(tmp_path, *words))
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("warning: embeddings have collapsed") == (weight == "0")
-    assert ("Raise method_kwargs.rdm_reg_loss_weight" in said) == (weight == "0")
+    assert said.count("warning: embeddings have collapsed") == 1
+    assert "Raise method_kwargs.rdm_reg_loss_weight" in said
     logged = [row for row in rows(result.folder) if "train_proj_effective_rank" in row]
     ranks = [float(row["train_proj_effective_rank"]) for row in logged]
-    if weight == "0":
-        assert max(ranks[90:100]) < 1.5 and result.metrics["val_proj_effective_rank"] < 1.5
-    else:
-        assert min(ranks) > 5 and result.metrics["val_proj_effective_rank"] > 20
+    assert max(ranks[90:100]) < 1.5 and result.metrics["val_proj_effective_rank"] < 1.5

@@ -169,7 +169,7 @@ def test_runs_killed_at_random_moments(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_runs_killed_at_a_step_end_the_same(tmp_path: Path) -> None:
-    """Before the first save, around epochs' ends and saves, with a second kill, and near the end."""
+    """Before the first save, around epochs' ends and saves, with a second kill, near the end."""
     kill_and_compare(tmp_path, [[1], [4], [5], [10], [14], [3, 5], [7, 8]])
     kill_and_compare(
         tmp_path / "more",

@@ -1,6 +1,6 @@
 """Run all benchmarks: a table on the screen, a JSON file beside this one.
 
-python -m benchmarks [losses|steps|saving] …, and on a GPU python -m benchmarks gpu
+python -m benchmarks [losses|steps|saving|files] …, and on a GPU python -m benchmarks gpu
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from benchmarks import gpu, losses, saving, steps
+from benchmarks import files, gpu, losses, saving, steps
 from benchmarks.measure import Row, device_name, table
 
-GROUPS = {"losses": losses.rows, "steps": steps.rows, "saving": saving.rows}
+GROUPS = {"losses": losses.rows, "steps": steps.rows, "saving": saving.rows, "files": files.rows}
 WITH_GPU = {"gpu": gpu.rows}
 
 

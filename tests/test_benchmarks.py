@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import tiny
 
-from benchmarks import gpu, losses, runs_page, saving, steps
+from benchmarks import files, gpu, losses, runs_page, saving, steps
 from benchmarks.measure import Row, table
 from benchmarks.recipes import compose
 from solo.data.batches import TrainingViews
@@ -58,6 +58,21 @@ def test_saving(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "ROUNDS", 1)
     (row,) = saving.rows()
     assert isinstance(row, Row) and "one save" in table([row])
+
+
+def test_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of so few that they are not remembered."""
+    monkeypatch.setattr(files, "SETTLED", -1)
+    first, second, memory = files.rows(60, 5)
+    assert first.ours > 0 and second.plain > 0 and "60 names" in memory.case
+    shared = bytearray(2**24)
+
+    def write() -> None:
+        shared[::4096] = bytes(2**12)
+
+    assert 15 < files.in_a_process(write) < 20
+    with pytest.raises(RuntimeError, match="failed"):
+        files.in_a_process(lambda: 1 / 0)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import numpy as np
 
 from solo.data.sources import IMAGE_SUFFIXES, Names
 
+ENDINGS = tuple(IMAGE_SUFFIXES)
 REMEMBERED = 20_000
 """Images from which a listing is kept."""
 
@@ -56,7 +57,8 @@ def list_images(root: Path, folders: Sequence[str]) -> Listing:
         found, times = _walk(root, root / folder)
         parts.append(found)
         seen |= times
-    if not all(name.lower().endswith(".npy") for part in parts for name in part):
+    arrays = sum(name.lower().endswith(".npy") for part in parts for name in part)
+    if 0 < arrays < sum(map(len, parts)):
         parts = [[name for name in part if not name.lower().endswith(".npy")] for part in parts]
     names, counts = [name for part in parts for name in part], [len(part) for part in parts]
     listing = Listing(Names.of(names), counts)
@@ -82,11 +84,12 @@ def _walk(root: Path, folder: Path) -> tuple[list[str], dict[str, int]]:
         real = {os.path.realpath(f"{place}/{name}"): name for name in sorted(folders, reverse=True)}
         folders[:] = sorted(name for path, name in real.items() if path not in entered)
         entered |= set(real)
-        prefix = os.path.relpath(place, root)
+        below = os.path.relpath(place, root)
+        prefix = "" if below == "." else f"{below}/"
         found += [
-            os.path.join(prefix, name) if prefix != "." else name
+            prefix + name
             for name in files
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+            if name.lower().endswith(ENDINGS) and not name.startswith(".")
         ]
     return sorted(found), times
 

@@ -130,9 +130,11 @@ class Names:
     @classmethod
     def of(cls, names: Iterable[str]) -> Names:
         """From strings."""
-        encoded = [os.fsencode(name) for name in names]
-        text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        return cls(text, np.cumsum([len(name) for name in encoded], dtype=np.int64))
+        names = list(names)
+        content, lengths = os.fsencode("".join(names)), [len(name) for name in names]
+        if sum(lengths) != len(content):  # letters of several bytes
+            lengths = [len(os.fsencode(name)) for name in names]
+        return cls(np.frombuffer(content, dtype=np.uint8), np.cumsum(lengths, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -136,7 +136,8 @@ def test_marginals_of_a_normal_target_are_epps_pulley() -> None:
 
 # Target, dimensions, samples, slices.
 CASES = [(SOME[1], 64, 16, 2000), slow(SOME[0], 64, 16, 2000)]
-CASES += [slow(name, dim, 16, 100_000) for name in TARGETS for dim in (2, 64)]
+CASES += [slow(name, 2, 16, 100_000) for name in TARGETS]
+CASES += [slow(name, 64, 16, 100_000) for name in SOME]
 CASES += [slow(name, 512, 8, 10_000) for name in TARGETS]
 CASES += [slow(name, 2048, 8, 50_000) for name in SOME]
 

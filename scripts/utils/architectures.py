@@ -1,13 +1,15 @@
 """One setting for many architectures: which learn, which do not, and how sparse each becomes.
 
     python scripts/utils/architectures.py [--jobs 2] [--names lcnet_035 levit_128s …] [key=value …]
+    python scripts/utils/architectures.py --on fashion-mnist data.train_path=<folder> […]
 
 LeJEPA and Rectified LpJEPA are trained on the digits at 32 px with the same rate, weights and
 number of epochs for every network: the smallest of its family in timm, of those up to 60 million
-multiply-adds at that size. The command can be cut short and given again, on another machine too:
-what docs/architectures.json has is not run again. A run that stops is a row of the table like any
-other. Writes docs/architectures-table.md, docs/architectures.csv, and the loss of every run on one
-page, docs/architectures.png.
+multiply-adds at that size; or some of them on a tenth of Fashion-MNIST. The command can be cut
+short and given again, on another machine too: what docs/architectures.json has is not run again. A
+run that stops is a row of the table like any other. Writes docs/architectures-table.md,
+docs/architectures.csv, and the loss of every run on one page, docs/architectures.png (of other
+images docs/architectures-fashion-mnist…).
 """
 
 from __future__ import annotations
@@ -49,14 +51,24 @@ NAMES = """
     xcit_nano_12_p8_224
 """
 METHODS = {"lejepa": "train_lejepa_loss", "rectified_lpjepa": "train_rectified_lp_jepa_loss"}
+SOME = """
+    convnextv2_atto deit_tiny_patch16_224 efficientvit_b0 lcnet_035 levit_128s
+    mobilenetv3_small_050 resnet10t test_mambaout test_nfnet test_vit visformer_tiny
+    xcit_nano_12_p8_224
+"""
 SETTING = [
     "augmentations.0.crop_size=32",
-    "augmentations.1.crop_size=32",
     "optimizer.lr=1e-3",
+    "optimizer.batch_size=64",
     "max_epochs=10",
     "scheduler.warmup_epochs=1",
     "knn_eval.enabled=false",
 ]
+ON = {
+    "digits": (NAMES, [*SETTING, "augmentations.1.crop_size=32"]),
+    "fashion-mnist": (SOME, [*SETTING, "data.fraction=0.1", "precision=32"]),
+}
+"""Networks, and the setting of all of them, by the recipes' folder."""
 SOURCES = {"untrained": "untrained network/shots/10", "trained": "shots/10", "l0": L0}
 POINTS = 60
 """Of a curve, at most."""
@@ -85,7 +97,7 @@ Everything = Mapping[str, Mapping[str, Seen]]
 NOTHING = Seen({}, [])
 
 
-def table_of(names: Sequence[str]) -> Table:
+def table_of(names: Sequence[str], images: str) -> Table:
     """Every architecture with every method, as a table of reproduce.py."""
     rows = {
         f"{method} {name}": Row(
@@ -97,8 +109,8 @@ def table_of(names: Sequence[str]) -> Table:
         for method in METHODS
     }
     return Table(
-        recipes="scripts/pretrain/digits",
-        overrides=SETTING,
+        recipes=f"scripts/pretrain/{images}",
+        overrides=ON[images][1],
         seeds=[5],
         evaluation=["few_shot.shots=[10]"],
         columns={"10 shots": SOURCES["trained"]},
@@ -242,16 +254,20 @@ def main() -> None:
         usage="%(prog)s [options] [key=value …]",
         epilog="Words of the form key=value are overrides for every run.",
     )
-    parser.add_argument("--names", nargs="+", default=NAMES.split(), help="of timm's networks")
+    parser.add_argument("--on", choices=list(ON), default="digits", help="the images")
+    parser.add_argument("--names", nargs="+", help="of timm's networks")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/architectures")
-    parser.add_argument("--work", type=Path, default=ROOT / "trained_models/architectures")
+    parser.add_argument("--out", type=Path, help="what files of the table begin with")
+    parser.add_argument("--work", type=Path, help="the runs' folder")
     parser.add_argument("--again", action="store_true", help="forget what <out>.json has")
     options = parser.parse_args([word for word in sys.argv[1:] if word not in words])
     if options.jobs < 1:
         parser.error(f"--jobs is {options.jobs}; give 1 or more")
-    table, work = table_of(options.names), options.work.resolve()
-    known = {} if options.again else read(options.out.with_suffix(".json"))
+    here = "architectures" if options.on == "digits" else f"architectures-{options.on}"
+    out = options.out or ROOT / "docs" / here
+    work = (options.work or ROOT / "trained_models" / here).resolve()
+    table = table_of(options.names or ON[options.on][0].split(), options.on)
+    known = {} if options.again else read(out.with_suffix(".json"))
     jobs = [Job(name, 5, work / name.replace(" ", "-")) for name in table.rows]
     left = [job for job in jobs if not _among(known, job)]
 
@@ -259,11 +275,11 @@ def main() -> None:
         attempt(table, job, words, threads)
 
     for _ in side_by_side(run, left, options.jobs):
-        write(seen(left, known), options.out)
+        write(seen(left, known), out)
     found = seen(left, known)
-    print(write(found, options.out), summary(found), sep="\n")
+    print(write(found, out), summary(found), sep="\n")
     if (picture := figure(found)) is not None:
-        picture.savefig(options.out.with_suffix(".png"), dpi=110)
+        picture.savefig(out.with_suffix(".png"), dpi=110)
 
 
 if __name__ == "__main__":

@@ -60,21 +60,18 @@ def test_a_run_cut_in_mid_epoch(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-def test_two_processes(
-    form: str, image_tree: Path, tmp_path: Path, script: Command, command: Command
-) -> None:
+def test_two_processes(image_tree: Path, tmp_path: Path, script: Command, command: Command) -> None:
     """Two processes on shards or a table equal two on the folder."""
-    folder = {f"{split}_path": str(image_tree / split) for split in ("train", "val")}
-    sources = {
-        "plain": {"dataset": "custom", "num_workers": 0, **folder},
-        "other": places(form, image_tree, tmp_path, script),
-    }
-    found = []
-    for name, data in sources.items():
-        options = content(tmp_path / name, data, devices=2)
-        command("main_pretrain.py", *words_of(options))
+
+    def trained(name: str, data: dict[str, Any]) -> dict[str, torch.Tensor]:
+        command("main_pretrain.py", *words_of(content(tmp_path / name, data, devices=2)))
         (path,) = (tmp_path / name).glob("*/*/checkpoints/last.ckpt")
-        found.append(torch.load(path, weights_only=True)["state_dict"])
-    for name, value in found[0].items():
-        assert torch.equal(value, found[1][name]), name
+        state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+        return state
+
+    folder = {f"{split}_path": str(image_tree / split) for split in ("train", "val")}
+    plain = trained("plain", {"dataset": "custom", "num_workers": 0, **folder})
+    for form in FORMS:
+        other = trained(f"from {form}", places(form, image_tree, tmp_path, script))
+        for name, value in plain.items():
+            assert torch.equal(value, other[name]), (form, name)

@@ -100,11 +100,9 @@ def check_card(out: Path, folder: Path, name: str, size: int) -> str:
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("resnet10t", 8),
         ("resnet10t", 40),
         ("resnet10t deep", 8),
         ("resnet18", 8),
-        ("resnet18", 64),
         ("vit_tiny", 8),
         ("deit_tiny_patch16_224", 64),
         ("convnext_atto", 64),
@@ -295,6 +293,19 @@ def test_a_table_is_trained(tmp_path: Path, script: Command) -> None:
     assert names[2:] == ["untrained ViT", "ijepa", "ijepa, teacher", "vicreg"]
     again = script("scripts/utils/reproduce.py", *words, *places, *short)  # trains nothing
     assert first.stdout.splitlines()[-5:] == again.stdout.splitlines()[-5:]
+
+
+@pytest.mark.parametrize("images", ["digits", "fashion-mnist"])
+def test_settings_of_architectures(images: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts/utils"))
+    made = runpy.run_path(str(ROOT / "scripts/utils/architectures.py"))["table_of"]
+    table = made(["test_vit"], images)
+    assert list(table.rows) == ["lejepa test_vit", "rectified_lpjepa test_vit"]
+    for row in table.rows.values():
+        words = [*table.overrides, *row.overrides]
+        with initialize_config_dir(str(ROOT / table.recipes), version_base="1.3"):
+            config = resolve_config(compose(row.recipe, arguments(words)))
+        assert config.backbone.name == "test_vit" and config.view_sizes[0] == 32
 
 
 @pytest.mark.slow

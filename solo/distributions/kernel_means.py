@@ -129,20 +129,25 @@ class KernelMean:
         return float(weights @ target.expectation(factor, len(rates), 1e-13) ** dim)
 
     @torch.no_grad()
-    def __call__(self, centred: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
-        """Value [N] and gradient [N, D].
+    def __call__(
+        self, centred: Tensor, norms: Tensor, factor: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Value [N] and ``factor`` times the gradient [N, D].
 
         Args:
             centred: z less the target's mean, [N, D].
             norms: their squared norms, [N].
+            factor: of the gradient.
         """
         limit = GPU_CHUNK if centred.is_cuda else CPU_CHUNK
         rows = max(1, limit // self.dim)
-        parts = [self._of(*part) for part in zip(centred.split(rows), norms.split(rows))]
+        if self.coefficients.shape[1] == 1 or len(centred) <= rows:  # few numbers beside these
+            return self._of(centred, norms, factor)
+        parts = [self._of(*part, factor) for part in zip(centred.split(rows), norms.split(rows))]
         values, gradients = zip(*parts)
         return torch.cat(values), torch.cat(gradients)
 
-    def _of(self, centred: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+    def _of(self, centred: Tensor, norms: Tensor, factor: float) -> tuple[Tensor, Tensor]:
         curvature, weights, coefficients = self._constants.at(centred.device, centred.dtype)
         half = (self.high - self.low) / 2
         inside = coefficients.shape[1] - 1
@@ -157,11 +162,12 @@ class KernelMean:
                 sums.append(newer.sum(-1))
             logs = torch.addmm(logs, torch.stack(sums, 1), coefficients[:, 1:].T)
         shares = logs.exp_().mul_(weights)
-        gradient = centred * (-2 * shares @ curvature)[:, None]
+        gradient = centred * (-2 * factor * shares @ curvature)[:, None]
         if inside:
             # The derivative of a T_m is m U_(m - 1); Clenshaw's rule with U's recurrence.
             degrees = torch.arange(1, inside + 1, device=centred.device)
-            slopes = (shares @ (coefficients[:, 1:] * degrees / half))[:, :, None]  # [N, M, 1]
+            weighted = coefficients[:, 1:] * degrees * (factor / half)
+            slopes = (shares @ weighted)[:, :, None]  # [N, M, 1]
             older, newer = torch.zeros_like(place), slopes[:, -1].expand_as(place).clone()
             for m in range(inside - 2, -1, -1):
                 older, newer = newer, torch.addcmul(older.neg_(), newer, doubled, out=older)

@@ -204,13 +204,16 @@ class _Matching(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: RadialKernel, cross: KernelMean) -> Tensor:
         shape = x.shape
-        own = (x.detach() - cross.centre).reshape(-1, *shape[-2:])
+        own = x.detach() - cross.centre if cross.centre else x.detach()
+        own = own.reshape(-1, *shape[-2:])
         everyone = distributed.gather(own, dim=1)
         if kernel.polynomial is not None and kernels.usable(own):
             values, gradients = _of_views_by_kernels(own, everyone, kernel, cross)
         else:
             parts = [_of_view(*pair, kernel, cross) for pair in zip(own, everyone)]
-            values, gradients = (torch.stack(part) for part in zip(*parts))
+            values, gradients = (
+                part[0][None] if len(part) == 1 else torch.stack(part) for part in zip(*parts)
+            )
         ctx.save_for_backward(gradients.view(shape))
         return values.view(shape[:-2])
 
@@ -228,13 +231,13 @@ def _of_views_by_kernels(
 
     views, count, total = *own.shape[:2], everyone.shape[1]
     rows = own.reshape(-1, own.shape[-1])
-    value, gradient = cross(rows, rows.square().sum(-1))
+    value, gradient = cross(rows, rows.square().sum(-1), -2)
     (polynomial,) = kernel.constants.at(own.device, own.dtype)
     limit = max(16, GPU_CHUNK // (views * total))
     first = count * distributed.rank()
     sums, pulled = sums_over_pairs(everyone, kernel.scale, polynomial, first, count, limit)
     values = (sums / total + cross.constant).sub_(value.view(views, count), alpha=2).sum(1)
-    return values, gradient.view_as(own).mul_(-2).add_(pulled, alpha=2 / total)
+    return values, gradient.view_as(own).add_(pulled, alpha=2 / total)
 
 
 def _of_view(
@@ -242,19 +245,20 @@ def _of_view(
 ) -> tuple[Tensor, Tensor]:
     """Value, a scalar, and gradient [n, D] of one view's own rows [n, D], of all rows [N, D]."""
     total = len(everyone)
-    value, gradient = cross(own, own.square().sum(-1))
+    value, gradient = cross(own, _squared_norms(own), -2)
     value = (cross.constant - 2 * value).sum()
-    gradient.mul_(-2)
     # Pairs do not change with a shift, but what rounding does to them: about the mean it is least.
     middle = everyone.mean(0)
-    own = own - middle
-    before = len(own) * distributed.rank()
-    columns = torch.cat((own, everyone[:before] - middle, everyone[before + len(own) :] - middle))
-    columns.mul_(math.sqrt(kernel.scale))
-    sizes = columns.square().sum(-1)
+    if total == len(own):
+        columns = own - middle
+    else:
+        before = len(own) * distributed.rank()
+        parts = (own, everyone[:before], everyone[before + len(own) :])
+        columns = torch.cat([part - middle for part in parts])
+    sizes = _squared_norms(columns).mul_(kernel.scale)
     limit = GPU_CHUNK if own.is_cuda else CPU_CHUNK
     rows = max(16, limit // total)
-    slopes = torch.zeros_like(own)
+    factor = 4 * kernel.scale / total
     sums = own.new_zeros(len(own))
     for start in range(0, len(own), rows):
         stop = min(start + rows, len(own))
@@ -263,19 +267,23 @@ def _of_view(
             sizes[start:stop, None] + sizes[start:],
             columns[start:stop],
             columns[start:].T,
-            alpha=-2,
+            alpha=-2 * kernel.scale,
         )
         k, slope = kernel(block.clamp_min_(0))
         k.diagonal().fill_(1)
         slope.diagonal().fill_(0)
         width, mirrored = stop - start, len(own) - stop
         value = value + (k.sum() + k[:, width : width + mirrored].sum()) / total
-        sums[start:stop] += slope.sum(1)
-        slopes[start:stop].addmm_(slope, columns[start:])
         if mirrored:
             right = slope[:, width : width + mirrored]
             sums[stop:] += right.sum(0)
-            slopes[stop:].addmm_(right.T, columns[start:stop])
-    factor = 4 * kernel.scale / total
-    gradient.addcmul_(own, sums[:, None], value=factor)
-    return value, gradient.sub_(slopes, alpha=factor / math.sqrt(kernel.scale))
+            gradient[stop:].addmm_(right.T, columns[start:stop], alpha=-factor)
+        # A row pulls at itself by the sum of its slopes, which is whole by now.
+        slope.diagonal().sub_(slope.sum(1).add_(sums[start:stop]))
+        gradient[start:stop].addmm_(slope, columns[start:], alpha=-factor)
+    return value, gradient
+
+
+def _squared_norms(rows: Tensor) -> Tensor:
+    """[n, D] -> [n], in one pass."""
+    return torch.linalg.vector_norm(rows, dim=-1).square_()

@@ -84,7 +84,7 @@ def _by_kernels(unfinished: Unfinished, packed: Packed, images: Tensor | None) -
             unfinished.crops[number] if images is None else images,
             None if images is None else unfinished.indices,
             numbers,
-            sides(plan.size)[0],
+            sides(plan.size),
             blurs=packed.blurs[number],
             equalizes=packed.equalizes[number],
         )

@@ -42,14 +42,13 @@ class Packed(NamedTuple):
 
 
 def pack(plans: Sequence[ViewPlan]) -> Packed | None:
-    """None where the kernels do not know an operation, or not in this order, or for views that are
-    not square."""
+    """None where the kernels do not know an operation, or not in this order."""
     parts = []
     for plan in plans:
         numbers = np.zeros((len(plan.boxes), rows.NUMBERS), np.float32)
         numbers[:, rows.TOP : rows.WIDTH + 1] = plan.boxes
         numbers[:, rows.FLIP] = plan.flip
-        if isinstance(plan.size, tuple) or not _pack_turns(plan.turns, numbers):
+        if not _pack_turns(plan.turns, numbers):
             return None
         parts.append(numbers)
     blurs, equalizes = (

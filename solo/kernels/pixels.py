@@ -102,15 +102,26 @@ def changed_before(row_ptr, mean, red, green, blue, AFTER: tl.constexpr):
 
 
 @triton.jit
-def cropped(image_ptr, row_ptr, y, x, mask, height, width, plane, SIZE: tl.constexpr):
+def cropped(
+    image_ptr,
+    row_ptr,
+    y,
+    x,
+    mask,
+    height,
+    width,
+    plane,
+    TALL: tl.constexpr,
+    WIDE: tl.constexpr,
+):
     """Pixels of the resized box: bicubic, antialiased, flipped where the row says so."""
     top = tl.load(row_ptr + TOP).to(tl.int32)
     left = tl.load(row_ptr + LEFT).to(tl.int32)
     tall = tl.load(row_ptr + HEIGHT)
     wide = tl.load(row_ptr + WIDTH)
-    x = tl.where(tl.load(row_ptr + FLIP) > 0, SIZE - 1 - x, x)
-    scale_y = tall / SIZE
-    scale_x = wide / SIZE
+    x = tl.where(tl.load(row_ptr + FLIP) > 0, WIDE - 1 - x, x)
+    scale_y = tall / TALL
+    scale_x = wide / WIDE
     stretch_y = tl.maximum(scale_y, 1.0)
     stretch_x = tl.maximum(scale_x, 1.0)
     centre_y = (y.to(tl.float32) + 0.5) * scale_y
@@ -142,23 +153,23 @@ def cropped(image_ptr, row_ptr, y, x, mask, height, width, plane, SIZE: tl.const
 
 
 @triton.jit
-def loaded_colors(view_ptr, pixel, mask, SIZE: tl.constexpr):
-    """Red, green and blue of a view [3, SIZE, SIZE], as float32."""
+def loaded_colors(view_ptr, pixel, mask, PLANE: tl.constexpr):
+    """Red, green and blue of a view of PLANE pixels, as float32."""
     place = view_ptr + pixel
     red = tl.load(place, mask, other=0).to(tl.float32)
-    green = tl.load(place + SIZE * SIZE, mask, other=0).to(tl.float32)
-    blue = tl.load(place + 2 * SIZE * SIZE, mask, other=0).to(tl.float32)
+    green = tl.load(place + PLANE, mask, other=0).to(tl.float32)
+    blue = tl.load(place + 2 * PLANE, mask, other=0).to(tl.float32)
     return red, green, blue
 
 
 @triton.jit
 def store_colors(
-    view_ptr, pixel, row_ptr, red, green, blue, mask, SIZE: tl.constexpr, LAST: tl.constexpr
+    view_ptr, pixel, row_ptr, red, green, blue, mask, PLANE: tl.constexpr, LAST: tl.constexpr
 ):
-    """Into a view [3, SIZE, SIZE], each as ``stored`` does."""
+    """Into a view of PLANE pixels, each as ``stored`` does."""
     stored(view_ptr, pixel, row_ptr, red, mask, LAST)
-    stored(view_ptr, pixel + SIZE * SIZE, row_ptr, green, mask, LAST)
-    stored(view_ptr, pixel + 2 * SIZE * SIZE, row_ptr, blue, mask, LAST)
+    stored(view_ptr, pixel + PLANE, row_ptr, green, mask, LAST)
+    stored(view_ptr, pixel + 2 * PLANE, row_ptr, blue, mask, LAST)
 
 
 @triton.jit

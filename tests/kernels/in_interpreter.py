@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from solo import kernels, rng
-from solo.config import Augmentation
+from solo.config import Augmentation, Size, sides
 from solo.data.deferred import Unfinished, defer, finish_views, make_views
 from solo.data.operations import NUMBERS
 from solo.data.plans import join_plans, plan_views
@@ -245,14 +245,17 @@ def images(count: int, channels: int, height: int, width: int) -> torch.Tensor:
 CASES = [
     *((name, 8, 3, False) for name in RECIPES),
     *((name, 70, 3, True) for name in ("contrast", "all")),
+    *((name, (6, 11), 3, False) for name in ("blur", "equalize", "all")),
+    ("all", (90, 50), 3, True),
+    ("all", (11, 5), 1, False),
     ("all", 5, 1, False),
     ("all", 33, 3, False),
 ]
 
 
 @pytest.mark.parametrize(("name", "size", "channels", "files"), CASES)
-def test_views(name: str, size: int, channels: int, files: bool) -> None:
-    """Same pixels as the tensor code's, to 1 of 255; sizes held whole, and in parts (70)."""
+def test_views(name: str, size: Size, channels: int, files: bool) -> None:
+    """Same pixels as the tensor code's, to 1 of 255; sizes held whole, and in parts (70, 90)."""
     recipes = [
         Augmentation.model_validate({"crop_size": size, "num_crops": 2, **RECIPES[name]}),
         Augmentation.model_validate({"crop_size": size, "num_crops": 1}),
@@ -269,7 +272,7 @@ def test_views(name: str, size: int, channels: int, files: bool) -> None:
     assert [len(plan.boxes) for plan in joined] == [9, 3]
     crops = []
     if files:
-        crops = [images(len(plan.boxes), 3, plan.size, plan.size) for plan in joined]
+        crops = [images(len(plan.boxes), 3, *sides(plan.size)) for plan in joined]
     unfinished = defer(crops, joined, torch.zeros(3), indices)
     assert isinstance(unfinished, Unfinished) and unfinished.packed is not None
     found = finish_views(unfinished, None if files else data)
@@ -278,7 +281,7 @@ def test_views(name: str, size: int, channels: int, files: bool) -> None:
             wanted = plan.finish(crops[number].float())
         else:
             wanted = make_views(data[indices.repeat(len(plan.boxes) // batch)], plan)
-        assert views.shape[1:] == (batch, 3, plan.size, plan.size)
+        assert views.shape[1:] == (batch, 3, *sides(plan.size))
         off = (views.flatten(0, 1).int() - wanted.int()).abs()
         if name in ("solarize", "equalize", "all") and not files:
             # A rounding of a crop the other way moves a level, which these two stretch.

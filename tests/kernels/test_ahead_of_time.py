@@ -22,7 +22,7 @@ def case(kernel: Any, types: str, warps: int = 4, **constants: Any) -> Any:
     return pytest.param(kernel, types.split(), warps, constants, id=kernel.fn.__name__)
 
 
-VIEW = {"SIZE": 224, "PIXELS": 1024}
+VIEW = {"TALL": 224, "WIDE": 224, "PIXELS": 1024}
 KERNELS = [
     case(characteristic.means_of_powers, "*fp32 *fp32 i32 i32 fp32", 8, T=17, BN=8, BK=32),
     case(
@@ -53,7 +53,8 @@ KERNELS = [
     case(
         views.crop_and_color,
         "*u8 *i64 *fp32 *u8 *fp32 i32 i32 i32 i32",
-        SIZE=32,
+        TALL=32,
+        WIDE=32,
         CROP=True,
         WHOLE=True,
         LAST=True,
@@ -74,7 +75,8 @@ KERNELS = [
         8,
         batch=1,
         channels=1,
-        SIZE=33,
+        TALL=33,
+        WIDE=33,
         CROP=True,
         WHOLE=True,
         LAST=False,
@@ -84,14 +86,15 @@ KERNELS = [
         views.crop_and_color,
         "*u8 *i64 *fp32 *u8 *fp32 i32 i32 i32 i32",
         16,
-        SIZE=64,
+        TALL=64,
+        WIDE=32,
         CROP=True,
         WHOLE=True,
         LAST=True,
         PIXELS=4096,
     ),
     case(views.color_on, "*fp32 *fp32 *fp32 *u8", PARTS=64, LAST=True, **VIEW),
-    case(views.blur_an_axis, "*fp32 *fp32 *u8", STRIDE=224, REACH=6, LAST=True, **VIEW),
+    case(views.blur_an_axis, "*fp32 *fp32 *u8", STRIDE=224, LENGTH=224, REACH=6, LAST=True, **VIEW),
     case(views.equalize_planes, "*u8 *fp32 *u8", **VIEW),
 ]
 

@@ -1,6 +1,6 @@
 """Run all benchmarks: a table on the screen, a JSON file beside this one.
 
-python -m benchmarks [losses|steps|saving|files] …, and on a GPU python -m benchmarks gpu
+python -m benchmarks [losses|steps|matching|saving|files] …, and on a GPU python -m benchmarks gpu
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from benchmarks import files, gpu, losses, saving, steps
+from benchmarks import files, gpu, losses, matching, saving, steps
 from benchmarks.measure import Row, device_name, table
 
-GROUPS = {"losses": losses.rows, "steps": steps.rows, "saving": saving.rows, "files": files.rows}
+GROUPS = {
+    "losses": losses.rows,
+    "steps": steps.rows,
+    "matching": matching.rows,
+    "saving": saving.rows,
+    "files": files.rows,
+}
 WITH_GPU = {"gpu": gpu.rows}
 
 

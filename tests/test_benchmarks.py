@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import tiny
 
-from benchmarks import files, gpu, losses, runs_page, saving, steps
+from benchmarks import files, gpu, losses, matching, runs_page, saving, steps
 from benchmarks.measure import Row, table
 from benchmarks.recipes import compose
 from solo.data.batches import TrainingViews
@@ -58,6 +58,13 @@ def test_saving(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "ROUNDS", 1)
     (row,) = saving.rows()
     assert isinstance(row, Row) and "one save" in table([row])
+
+
+@pytest.mark.slow
+def test_matching() -> None:
+    found = list(matching.rows(repeats=1))
+    assert len(found) == 10 and all(row.ours > 0 for row in found)
+    assert found[1].case == "step of the digits recipe, SIGReg, unsliced"
 
 
 def test_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,8 +58,7 @@ class Slurm:
     def log(self, job: str) -> str:
         return "\n".join(file.read_text() for file in sorted(self.folder.glob(f"{job}*.out")))
 
-    def wait(self, job: str, until: Callable[[], bool], seconds: float = 400) -> None:
-        # Where a daemon was too slow to begin a job, Slurm tries again after two minutes.
+    def wait(self, job: str, until: Callable[[], bool], seconds: float = 150) -> None:
         deadline = time.monotonic() + seconds
         while not until():
             assert time.monotonic() < deadline, self.story(job)
@@ -90,8 +90,10 @@ class Slurm:
 
 
 @contextmanager
-def cluster(folder: Path, nodes: int) -> Iterator[Slurm]:
-    (port,) = free_ports(1)
+def cluster(nodes: int) -> Iterator[Slurm]:
+    """In a folder of a short name: its sockets' paths have 108 characters at most."""
+    place = tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True)
+    folder, (port,) = Path(place.name), free_ports(1)
     script = str(ROOT / "tests/slurm/cluster.sh")
     subprocess.run([script, "start", str(folder), str(port), str(nodes)], check=True)
     made = Slurm(folder)
@@ -104,11 +106,12 @@ def cluster(folder: Path, nodes: int) -> Iterator[Slurm]:
         yield made
     finally:
         subprocess.run([script, "stop", str(folder)], check=False, env=made.env)
+        place.cleanup()
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    with cluster(tmp_path_factory.mktemp("slurm"), nodes=1) as made:
+def slurm() -> Iterator[Slurm]:
+    with cluster(nodes=1) as made:
         yield made
 
 
@@ -157,8 +160,7 @@ def test_a_preempted_job_is_requeued_and_ends_the_same(slurm: Slurm, tmp_path: P
 
 def test_two_nodes_and_one_is_lost(tmp_path: Path) -> None:
     """Two slurmd; Slurm takes one for lost, and the job goes on when it is back."""
-    (tmp_path / "slurm").mkdir()
-    with cluster(tmp_path / "slurm", nodes=2) as two:
+    with cluster(nodes=2) as two:
         words = (*SMALL, "max_epochs=3", "checkpoint.every_n_steps=10")
         both = ("--nodes=2", "--ntasks-per-node=1", *CPU)
 

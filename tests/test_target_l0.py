@@ -11,7 +11,7 @@ from solo.pretrain import run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted", [0.1, 0.5, 0.75])
+@pytest.mark.parametrize("wanted", [0.1, 0.75])
 def test_measured_l0_is_what_was_asked(wanted: float, tmp_path: Path) -> None:
     tree = compose("digits/rectified_lpjepa.yaml")
     tree["method_kwargs"]["target_l0"] = wanted

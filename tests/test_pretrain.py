@@ -293,6 +293,7 @@ def test_the_misspelt_command_line_stops(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_by_command_line(tmp_path: Path, command: Command) -> None:
     options = tiny(tmp_path, devices=2, max_epochs=1, optimizer={"batch_size": 32})
     done = command("main_pretrain.py", *words_of(options))

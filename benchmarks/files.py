@@ -11,16 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 from unittest.mock import patch
 
 from torchvision.datasets import ImageFolder
 
-from benchmarks.measure import Row
+from benchmarks.measure import Row, timed
 from solo.data.folders import class_folders
 from solo.data.listing import SETTLED
 
-Found = TypeVar("Found")
 COUNT, CLASSES = 1_300_000, 1_000
 """Of ImageNet-1k."""
 
@@ -60,13 +58,6 @@ def make_tree(root: Path, count: int, classes: int) -> None:
         folder.mkdir(parents=True)
         for image in range(number, count, classes):
             os.close(os.open(folder / f"{folder.name}_{image}.JPEG", os.O_CREAT))
-
-
-def timed(function: Callable[[], Found]) -> tuple[float, Found]:
-    """Seconds, and what it returns."""
-    start = time.perf_counter()
-    result = function()
-    return time.perf_counter() - start, result
 
 
 def in_a_process(look: Callable[[], object]) -> float:

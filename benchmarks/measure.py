@@ -11,8 +11,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import torch
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -72,28 +75,26 @@ def side_by_side(
     times: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):
         for function, taken in zip((ours, plain), times):
-            synchronise()
-            start = time.perf_counter()
-            function()
-            synchronise()
+            seconds, _ = timed(function)
             if repeat:  # the first is a warm-up
-                taken.append(time.perf_counter() - start)
+                taken.append(seconds)
     return median(times[0]), median(times[1])
 
 
 def matmul_rate(size: int = 2048, dtype: torch.dtype = torch.float32) -> float:
     """Measured multiply-add operations a second (two each) of a matrix product."""
     a = torch.randn(size, size, device=device(), dtype=dtype)
-    best = min(_once(lambda: a @ a) for _ in range(5))
+    best = min(timed(lambda: a @ a)[0] for _ in range(5))
     return 2 * size**3 / best
 
 
-def _once(function: Callable[[], object]) -> float:
+def timed(function: Callable[[], Found]) -> tuple[float, Found]:
+    """Seconds, and what it returns."""
     synchronise()
     start = time.perf_counter()
-    function()
+    result = function()
     synchronise()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, result
 
 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *arguments: object) -> float:

@@ -19,10 +19,10 @@ import torch
 import torchvision
 import yaml
 from helpers import ROOT, features_without_solo, tiny
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from scipy.stats import spearmanr
 
+from benchmarks.recipes import compose
 from solo.config import ConfigError
 from solo.config.cli import arguments
 from solo.data import ImageData
@@ -276,8 +276,8 @@ def test_rows_of_tables_are_runs(table: str) -> None:
     content = yaml.safe_load((ROOT / f"scripts/tables/{table}.yaml").read_text())
     for name, row in content["rows"].items():
         words = [*content.get("overrides", []), *row.get("overrides", [])]
-        with initialize_config_dir(str(ROOT / content["recipes"]), version_base="1.3"):
-            config = resolve_config(compose(row.get("recipe", name), arguments(words)))
+        recipe = ROOT / content["recipes"] / f"{row.get('recipe', name)}.yaml"
+        config = resolve_config(compose(recipe, arguments(words)))
         assert config.max_epochs > 0
         assert not set(row.get("published", {})) - set(content["columns"])
 
@@ -303,8 +303,8 @@ def test_settings_of_architectures(images: str, monkeypatch: pytest.MonkeyPatch)
     assert list(table.rows) == ["lejepa test_vit", "rectified_lpjepa test_vit"]
     for row in table.rows.values():
         words = [*table.overrides, *row.overrides]
-        with initialize_config_dir(str(ROOT / table.recipes), version_base="1.3"):
-            config = resolve_config(compose(row.recipe, arguments(words)))
+        recipe = ROOT / table.recipes / f"{row.recipe}.yaml"
+        config = resolve_config(compose(recipe, arguments(words)))
         assert config.backbone.name == "test_vit" and config.view_sizes[0] == 32
 
 
@@ -384,8 +384,7 @@ def test_image_statistics(image_tree: Path, tmp_path: Path, script: Command) -> 
     part = script("scripts/utils/image_statistics.py", folder, "--sample", "3").stdout
     assert part != " ".join(said) and part.startswith("data.mean=[")
     words = [*said, "data.dataset=custom", f"data.train_path={folder}", "optimizer.batch_size=8"]
-    with initialize_config_dir(str(ROOT / "scripts/pretrain/digits"), version_base="1.3"):
-        config = resolve_config(compose("vicreg", arguments(words)))
+    config = resolve_config(compose("digits/vicreg.yaml", arguments(words)))
     method = build_method(config, ImageData(config))
     image = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     mean, std = (torch.tensor(values)[:, None, None] for values in found)

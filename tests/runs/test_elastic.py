@@ -45,19 +45,46 @@ def options(folder: Path, network: str = "vit") -> dict[str, Any]:
     return content
 
 
-def start(recipe: Path, devices: int) -> subprocess.Popen[bytes]:
+# The same command, but its first process stands still in the step HELD_AT; the others wait for it.
+HELD = """
+import os, sys, time
+from pathlib import Path
+
+sys.path.insert(0, os.environ["ROOT"])
+from main_pretrain import start
+from solo.methods import SSLMethod
+
+plain = SSLMethod.training_step
+
+def training_step(self, batch, index):
+    if self.trainer.global_step == int(os.environ["HELD_AT"]):
+        Path(__file__).with_name("held").touch()
+        time.sleep(600)
+    return plain(self, batch, index)
+
+SSLMethod.training_step = training_step
+start()
+"""
+
+
+def start(recipe: Path, devices: int, held_at: int | None) -> subprocess.Popen[bytes]:
+    """``main_pretrain.py``, or the script above."""
+    script = ROOT / "main_pretrain.py"
+    if held_at is not None:
+        script = recipe.with_name("held.py")
+        script.write_text(HELD)
     words = ["--config-path", str(recipe.parent), "--config-name", recipe.stem]
     return subprocess.Popen(
-        [sys.executable, "main_pretrain.py", *words, f"devices={devices}"],
+        [sys.executable, str(script), *words, f"devices={devices}"],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ROOT": str(ROOT), "HELD_AT": str(held_at)},
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
 
 
 def logged(folder: Path) -> list[int]:
-    """Steps that the run's table has, also while it is being written."""
+    """Steps that the run's table has."""
     files = list(folder.glob("*/*/metrics.csv"))
     table = rows(files[0].parent) if files else []
     return [int(row["step"]) for row in table if row.get("train_lejepa_loss")]
@@ -73,16 +100,18 @@ def test_two_one_four_two_processes_end_as_one(network: str, tmp_path: Path) -> 
         recipe = tmp_path / f"{name}.yaml"
         recipe.write_text(yaml.safe_dump(options(folder, network)))
         for devices, kill_at in plan:
-            process = start(recipe, devices)
+            process = start(recipe, devices, kill_at)
             if kill_at is None:
                 assert process.wait(300) == 0
                 continue
             deadline = time.monotonic() + 200
-            while max(logged(folder), default=-1) < kill_at:
+            held = tmp_path / "held"
+            while not held.exists():
                 assert time.monotonic() < deadline and process.poll() is None
-                time.sleep(0.02)
+                time.sleep(0.1)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            held.unlink()
         (run_folder,) = folder.glob("*/*")
         assert logged(folder) == list(range(STEPS))
         ends[name] = read_checkpoint(run_folder / "checkpoints/last.ckpt")

@@ -77,8 +77,12 @@ def views_rows() -> Iterator[Row]:
         files = class_folders(folder, "benchmark")
         keys = [SampleKey(0, i) for i in range(len(files))]
         plain_views = PlainViews(files, [imagenet], 5)
-        for label, defer in (("decoded and cropped", True), ("coloured too", False)):
-            ours_views = TrainingViews(files, [imagenet], 5, defer=defer)
+        for label, defer, encoded in (
+            ("decoded and cropped", True, False),
+            ("coloured too", False, False),
+            ("read alone (`data.decode_on=device`)", True, True),
+        ):
+            ours_views = TrainingViews(files, [imagenet], 5, defer=defer, encoded=encoded)
             ours, theirs = side_by_side(
                 lambda views=ours_views: views[keys],  # type: ignore[misc]
                 lambda: plain_views[keys],

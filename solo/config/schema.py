@@ -68,6 +68,9 @@ class Data(Section):
     take the next image and count it."""
     augment_on: Literal["auto", "loader", "device"] = "auto"
     """Where views are made: by loader processes or on the training device (auto: on a GPU)."""
+    decode_on: Literal["loader", "device"] = "loader"
+    """Where JPEG files are decoded (RGB or grey ones; all else by the loader). ``device``: there,
+    where views are made there too; a GPU's pixels differ from the loader's by some levels."""
     fraction: float = Field(-1.0, le=1)
     """Part of the training set to use, the same part of every class; -1 is all of it."""
     held_out: float = Field(0.0, ge=0, lt=1)
@@ -96,6 +99,17 @@ class Data(Section):
     def image_channels(self) -> int:
         """Of what networks see; known once the images were looked at."""
         return self.channels or 3
+
+    @model_validator(mode="after")
+    def _decoding(self) -> Data:
+        if self.decode_on == "device" and self.augment_on == "loader":
+            raise fault("decode_on is device and augment_on loader; views must be made there too")
+        if self.decode_on == "device" and self.on_bad_image == "skip":
+            raise fault(
+                "decode_on is device, which cannot take another image for a damaged one "
+                "(on_bad_image is skip); set one of the two otherwise"
+            )
+        return self
 
     @model_validator(mode="after")
     def _normalisation(self) -> Data:

@@ -15,9 +15,11 @@ from torchvision.transforms.v2 import functional as TF
 
 from solo import rng
 from solo.config import Augmentation, Size, sides
-from solo.data.deferred import Unfinished, defer, make_views
+from solo.data.decode import Jpeg
+from solo.data.deferred import Unfinished, defer, defer_files, make_views
+from solo.data.encoded import join_files
 from solo.data.plans import ViewPlan, grouped, join_plans, numbers_of, plan_views
-from solo.data.sources import BadImageError, ImageSource
+from solo.data.sources import BadImageError, EncodedSource, ImageSource
 from solo.data.views import validation_transform
 
 CPU_PIXELS = 2**16
@@ -137,13 +139,15 @@ class ResumableLoader(DataLoader["Batch | Unfinished"]):
 
 class Loaded(NamedTuple):
     """The images of a batch before their views: ``files`` [C, H, W] where they are not in memory,
-    positions in the data set, heights and widths [B], and how many others were skipped."""
+    positions in the data set, heights and widths [B], how many others were skipped, and, instead of
+    ``files``, what the device decodes with what it does not."""
 
     files: list[Tensor]
     indices: Tensor
     heights: np.ndarray
     widths: np.ndarray
     skipped: int = 0
+    encoded: Sequence[Jpeg | Tensor] = ()
 
     def sizes(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Heights and widths for ``count`` views, image after image, again and again."""
@@ -163,6 +167,7 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         seed: the run's seed.
         defer: leave what can be done in batches to the training device.
         skip_bad: take the next image in place of one that cannot be read.
+        encoded: with ``defer``, leave also the decoding of JPEG files to the device.
     """
 
     def __init__(
@@ -172,9 +177,10 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         seed: int,
         defer: bool = False,
         skip_bad: bool = False,
+        encoded: bool = False,
     ) -> None:
         self.source, self.recipes, self.seed, self.defer = source, recipes, seed, defer
-        self.skip_bad = skip_bad
+        self.skip_bad, self.encoded = skip_bad, encoded
 
     def __len__(self) -> int:
         return len(self.source)
@@ -187,6 +193,9 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
             plans = join_plans(
                 [plan_views(recipe, u, *loaded.sizes(len(u))) for recipe, u in numbers]
             )
+            if loaded.encoded:
+                files = join_files(loaded.encoded)
+                return defer_files(files, plans, labels, loaded.indices, loaded.skipped)
             crops = [_crop_files(loaded.files, plan) for plan in plans if loaded.files]
             return defer(crops, plans, labels, loaded.indices, loaded.skipped)
         views = [self._views(loaded, recipe, u) for recipe, u in numbers]
@@ -198,6 +207,11 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
         if images is not None:
             heights, widths = (np.full(len(keys), side) for side in images.shape[-2:])
             return Loaded([], torch.tensor([key.image for key in keys]), heights, widths)
+        if self.encoded and isinstance(self.source, EncodedSource):
+            undecoded = [self.source.undecoded(key.image) for key in keys]
+            heights, widths = np.array([image.shape[-2:] for image in undecoded]).T
+            indices = torch.tensor([key.image for key in keys])
+            return Loaded([], indices, heights, widths, encoded=undecoded)
         found = [self._readable(key.image) for key in keys]
         files = [image for image, _ in found]
         skipped = sum(index != key.image for (_, index), key in zip(found, keys))

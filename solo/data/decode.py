@@ -56,6 +56,49 @@ class Layout(NamedTuple):
     kind: str | None = "uint8"
 
 
+class Jpeg(NamedTuple):
+    """A file that a GPU's decoder may have: whole, and three colours or grey."""
+
+    content: bytes
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Once it is decoded."""
+        return 3, self.height, self.width
+
+
+def jpeg_of(content: bytes, layout: Layout) -> Jpeg | None:
+    """The file, where all that is wanted of it is its 8-bit RGB; None for any other.
+
+    Raises:
+        Exception: one of :data:`UNREADABLE`, where its head cannot be read.
+    """
+    if layout.channels != 3 or layout.deep or not content.startswith(b"\xff\xd8"):
+        return None
+    if not content.rstrip(b"\0").endswith(b"\xff\xd9"):  # cut off: an error of the loader's
+        return None
+    with Image.open(io.BytesIO(content)) as image:
+        # Adobe's 0 says that colours are stored as they are, which not all decoders see.
+        plain = image.format == "JPEG" and image.info.get("adobe_transform") != 0
+        return Jpeg(content, *image.size[::-1]) if plain and image.mode in ("RGB", "L") else None
+
+
+def decode_jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Files, uint8 [bytes] on the host -> uint8 [3, H, W] on the device.
+
+    Raises:
+        RuntimeError: for a file that its decoder refuses, and where there is no decoder.
+    """
+    if decode_jpeg is None:
+        raise RuntimeError("it has no decoder")
+    if not files:
+        return []
+    made: list[Tensor] = decode_jpeg(files, ImageReadMode.RGB, device=device)
+    return made
+
+
 def layout_of(
     content: bytes, channels: int | None, value_range: list[float] | None, clip: bool
 ) -> Layout:

@@ -20,6 +20,7 @@ from solo.data.batches import (
 )
 from solo.data.datasets import dataset_spec, label_facts, load_splits
 from solo.data.deferred import Unfinished, finish_views
+from solo.data.encoded import Ragged, check_decoder, decode_files
 from solo.data.operations.extra import load_extra
 from solo.data.parts import hold_out, joined, labelled_part
 from solo.data.plans import check_operations
@@ -129,14 +130,27 @@ class ImageData(pl.LightningDataModule):
             views = [view.to(device, non_blocking=True) for view in batch.views]
             labels, indices = (x.to(device, non_blocking=True) for x in batch[1:3])
             return Batch(views, labels, indices, batch.skipped)
-        there, images = batch.to(device), None
-        if not batch.crops:
+        there = batch.to(device)
+        images: torch.Tensor | Ragged | None = None
+        if there.files is not None:
+            images = self._decoded(there)
+        elif not batch.crops:
             if self._resident is None or self._resident.device != device:
                 assert self.train.images is not None
                 self._resident = self.train.images.contiguous().to(device)
             images = self._resident
         views = finish_views(there, images)
         return Batch(views, there.labels, there.indices, there.skipped)
+
+    def _decoded(self, batch: Unfinished) -> Ragged:
+        """The images of a batch, by the training device; a file that it refuses is named."""
+        assert batch.files is not None and batch.places is not None
+        try:
+            return decode_files(batch.files, batch.places)
+        except RuntimeError:
+            for index in batch.indices.tolist():
+                self.train.image(index)
+            raise
 
     def augments_on_device(self) -> bool:
         """Whether views are made on the training device."""
@@ -147,6 +161,10 @@ class ImageData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch | Unfinished]:
         """Random views, in the order of the seed."""
         self.check_batch(distributed.world_size())
+        on_device = self.augments_on_device()
+        encoded = on_device and self.config.data.decode_on == "device"
+        if encoded and self.trainer is not None:
+            check_decoder(self.trainer.strategy.root_device)
         sampler = TrainingSampler(
             len(self.train),
             self.config.optimizer.batch_size,
@@ -159,8 +177,9 @@ class ImageData(pl.LightningDataModule):
             self.train,
             self.config.augmentations,
             self.config.seed,
-            defer=self.augments_on_device(),
+            defer=on_device,
             skip_bad=self.config.data.on_bad_image == "skip",
+            encoded=encoded,
         )
         return self._loader(views, sampler)
 

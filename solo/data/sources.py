@@ -21,7 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from solo.config import ConfigError, RunError
-from solo.data.decode import UNREADABLE, Layout, decode, layout_of, reason_of
+from solo.data.decode import UNREADABLE, Jpeg, Layout, decode, jpeg_of, layout_of, reason_of
 
 IMAGE_SUFFIXES = {
     ".jpg",
@@ -187,6 +187,19 @@ class EncodedSource:
         """
         try:
             return decode(self._encoded(index), self.layout)
+        except UNREADABLE as error:
+            raise self._unusable(index, error) from error
+
+    def undecoded(self, index: int) -> Jpeg | Tensor:
+        """The file, where the training device can decode it; else the image.
+
+        Raises:
+            BadImageError: as :meth:`image`.
+        """
+        try:
+            content = self._encoded(index)
+            jpeg = jpeg_of(content, self.layout)
+            return decode(content, self.layout) if jpeg is None else jpeg
         except UNREADABLE as error:
             raise self._unusable(index, error) from error
 

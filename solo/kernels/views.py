@@ -48,11 +48,14 @@ def crop_and_color(
     TALL: tl.constexpr,
     WIDE: tl.constexpr,
     CROP: tl.constexpr,
+    RAGGED: tl.constexpr,
     WHOLE: tl.constexpr,
     LAST: tl.constexpr,
     PIXELS: tl.constexpr,
 ):
     """Images -> out [n, 3, TALL, WIDE], a program a view (WHOLE) or a part of one.
+
+    RAGGED: indices are [batch, 3], where each image begins, its height and its width.
 
     A part of a view stops before the contrast and leaves its sum of luminances in sums [n, parts].
     """
@@ -61,7 +64,24 @@ def crop_and_color(
     mask = pixel < TALL * WIDE
     row_ptr = rows_ptr + view * NUMBERS
     place = view.to(tl.int64) * 3 * TALL * WIDE
-    if CROP:
+    if RAGGED:
+        place_ptr = indices_ptr + view % batch * 3
+        tall = tl.load(place_ptr + 1).to(tl.int32)
+        wide = tl.load(place_ptr + 2).to(tl.int32)
+        image_ptr = images_ptr + tl.load(place_ptr)
+        red, green, blue = cropped(
+            image_ptr,
+            row_ptr,
+            pixel // WIDE,
+            pixel % WIDE,
+            mask,
+            tall,
+            wide,
+            tall * wide,
+            TALL,
+            WIDE,
+        )
+    elif CROP:
         plane = tl.where(channels == 1, 0, height * width)
         image = tl.load(indices_ptr + view % batch)
         image_ptr = images_ptr + image * channels * height * width
@@ -197,14 +217,16 @@ def _parts(size: Sequence[int]) -> int:
 def launch_crop_and_color(
     images: Tensor, indices: Tensor | None, plan: Tensor, size: Sequence[int], last: bool
 ) -> tuple[Tensor, Tensor]:
-    """uint8 [m, 1 or 3, H, W], of which each view takes one, or (no indices) its crops [n, 3, h, w]
+    """uint8 [m, 1 or 3, H, W], of which each view takes one, or images of different sizes one after
+    the other (indices [B, 3]: where, height, width), or (no indices) its crops [n, 3, h, w]
     -> views [n, 3, h, w], and sums of luminance for :func:`launch_color_on` where views are large.
     ``last``: nothing is left to be done, so that they are uint8.
     """
     parts = _parts(size)
     out = _empty(plan, size, last)
     sums = plan.new_empty(len(plan), parts)
-    channels, height, width = images.shape[1:]
+    ragged = indices is not None and indices.ndim == 2
+    channels, height, width = (3, 0, 0) if ragged else images.shape[1:]
     tall, wide = size
     pixels = triton.next_power_of_2(tall * wide) if parts == 1 else PIXELS
     crop_and_color[(len(plan), parts)](
@@ -220,6 +242,7 @@ def launch_crop_and_color(
         TALL=tall,
         WIDE=wide,
         CROP=indices is not None,
+        RAGGED=ragged,
         WHOLE=parts == 1,
         LAST=last,
         PIXELS=pixels,
@@ -299,8 +322,9 @@ def fused_views(
     """uint8 views [n, 3, *size] of images, or of crops where there are no indices.
 
     Args:
-        images: uint8 [m, 1 or 3, H, W], contiguous.
-        indices: int64 [B]; view i is of image ``indices[i % B]``.
+        images: uint8 [m, 1 or 3, H, W], contiguous; or images [3, H, W] one after the other.
+        indices: int64 [B]; view i is of image ``indices[i % B]``. Or [B, 3]: where each of the
+            latter begins, its height and its width.
         plan: float32 [n, NUMBERS].
         size: height and width of the views.
         blurs: whether any view of the batch is blurred.

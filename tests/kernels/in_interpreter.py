@@ -12,7 +12,8 @@ from scipy import stats
 
 from solo import kernels, rng
 from solo.config import Augmentation, Size, sides
-from solo.data.deferred import Unfinished, defer, finish_views, make_views
+from solo.data.deferred import Unfinished, defer, defer_files, finish_views, make_views
+from solo.data.encoded import Ragged, join_files
 from solo.data.operations import NUMBERS
 from solo.data.plans import join_plans, plan_views
 from solo.distributions import GeneralizedGaussian, RectifiedGeneralizedGaussian
@@ -288,6 +289,30 @@ def test_views(name: str, size: Size, channels: int, files: bool) -> None:
             assert (off > 1).float().mean() < 0.01
         else:
             assert off.max() <= 1
+
+
+@pytest.mark.parametrize("size", [8, (70, 66)])
+def test_views_of_images_of_different_sizes(size: Size) -> None:
+    """As the device decodes them; the tensor code takes one image after the other."""
+    recipe = Augmentation.model_validate({"crop_size": size, "num_crops": 2, **RECIPES["blur"]})
+    shapes = [(12, 9), (5, 30), (40, 7)]
+    data = [images(1, 3, *shape)[0] for shape in shapes]
+    heights, widths = np.array(shapes * 2).T
+    u = rng.uniforms(0, "test", np.arange(6)[:, None], NUMBERS)
+    plan = plan_views(recipe, u, heights, widths)
+    files = join_files(data)
+    unfinished = defer_files(files, [plan], torch.zeros(3), torch.arange(3))
+    pixels = torch.cat([image.flatten() for image in data])
+    assert unfinished.places is not None
+    (found,) = finish_views(unfinished, Ragged(pixels, unfinished.places, files.places))
+    for view in range(2):
+        for number, image in enumerate(data):
+            row = 3 * view + number
+            single = plan_views(
+                recipe, u[row : row + 1], heights[row : row + 1], widths[row : row + 1]
+            )
+            off = found[view, number].int() - make_views(image[None], single)[0].int()
+            assert off.abs().max() <= 1
 
 
 def test_draws_have_no_gradient_and_warn_of_none() -> None:

@@ -24,7 +24,7 @@ from solo.backbones.synchronised import synchronise_batchnorm
 from solo.config import Config, sides
 from solo.data import Batch, Normalize
 from solo.data.batches import join_resolutions
-from solo.data.deferred import Unfinished, defer, finish_views
+from solo.data.deferred import Unfinished, finish_views
 from solo.data.operations import NUMBERS
 from solo.data.plans import join_plans, plan_views
 from solo.methods import METHODS, resolve_config
@@ -73,8 +73,7 @@ def unfinished_batch(config: Config) -> Unfinished:
             for p in joined
         ]
     labels = torch.zeros(batch, dtype=torch.long)
-    made = defer(crops, joined, labels, torch.arange(batch))
-    return made
+    return Unfinished(joined, labels, torch.arange(batch), crops)
 
 
 def rehearse(
@@ -157,7 +156,7 @@ def views_of_shapes(config: Config, mode: FakeTensorMode) -> tuple[Watch, Batch]
     waiting, device = unfinished_batch(config), torch.device("cuda")
     assert waiting.packed is not None
     numbers = mode.from_tensor(waiting.packed.numbers)
-    waiting = waiting._replace(packed=waiting.packed._replace(numbers=numbers))
+    waiting.packed = waiting.packed._replace(numbers=numbers)
     resident = None
     if not waiting.crops:
         side = IN_MEMORY[config.data.dataset]

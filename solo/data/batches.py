@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from solo import rng
 from solo.config import Augmentation, Size, sides
+from solo.data.crops import crop_files
 from solo.data.decode import Jpeg
-from solo.data.deferred import Unfinished, defer, defer_files, make_views
+from solo.data.deferred import Unfinished, make_views
 from solo.data.encoded import join_files
-from solo.data.plans import ViewPlan, grouped, join_plans, numbers_of, plan_views
+from solo.data.plans import grouped, join_plans, numbers_of, plan_views
 from solo.data.sources import BadImageError, EncodedSource, ImageSource
 from solo.data.views import validation_transform
 
@@ -193,11 +192,13 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
             plans = join_plans(
                 [plan_views(recipe, u, *loaded.sizes(len(u))) for recipe, u in numbers]
             )
-            if loaded.encoded:
-                files = join_files(loaded.encoded)
-                return defer_files(files, plans, labels, loaded.indices, loaded.skipped)
-            crops = [_crop_files(loaded.files, plan) for plan in plans if loaded.files]
-            return defer(crops, plans, labels, loaded.indices, loaded.skipped)
+            files = join_files(loaded.encoded) if loaded.encoded else None
+            crops = [
+                crop_files(loaded.files, plan.boxes, plan.flip, plan.size)
+                for plan in plans
+                if loaded.files
+            ]
+            return Unfinished(plans, labels, loaded.indices, crops, loaded.skipped, files)
         views = [self._views(loaded, recipe, u) for recipe, u in numbers]
         return Batch(join_resolutions(views), labels, loaded.indices, loaded.skipped)
 
@@ -211,6 +212,9 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
             undecoded = [self.source.undecoded(key.image) for key in keys]
             heights, widths = np.array([image.shape[-2:] for image in undecoded]).T
             indices = torch.tensor([key.image for key in keys])
+            decoded = [image for image in undecoded if isinstance(image, Tensor)]
+            if len(decoded) == len(keys):  # nothing for the device: crops are smaller
+                return Loaded(decoded, indices, heights, widths)
             return Loaded([], indices, heights, widths, encoded=undecoded)
         found = [self._readable(key.image) for key in keys]
         files = [image for image, _ in found]
@@ -231,7 +235,8 @@ class TrainingViews(Dataset["Batch | Unfinished"]):
                 images = self.source.images[loaded.indices[torch.from_numpy(picked)]]
                 parts.append(make_views(images, plan))
             else:
-                cropped = _crop_files([loaded.files[i] for i in picked], plan)
+                files = [loaded.files[i] for i in picked]
+                cropped = crop_files(files, plan.boxes, plan.flip, plan.size)
                 parts.append(plan.finish(cropped.float(), self.source.layout.deep))
         return torch.cat(parts).unflatten(0, (recipe.num_crops, -1))
 
@@ -261,18 +266,6 @@ def join_resolutions(views: Sequence[Tensor]) -> list[Tensor]:
     """Views of each recipe [V, B, C, H, W] -> of each resolution, the first recipe's first."""
     groups = grouped(views, lambda part: (part.shape[-2], part.shape[-1]))
     return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in groups]
-
-
-def _crop_files(images: Sequence[Tensor], plan: ViewPlan) -> Tensor:
-    """Images of different sizes, [C, H, W], in turn: -> [n, C, h, w] of their type."""
-    channels, kind = len(images[0]), images[0].dtype
-    size = list(sides(plan.size))
-    result = torch.empty(len(plan.boxes), channels, *size, dtype=kind)
-    for i, (top, left, height, width) in enumerate(plan.boxes.tolist()):
-        box = images[i % len(images)][:, top : top + height, left : left + width]
-        crop = TF.resize(box, size, InterpolationMode.BICUBIC, antialias=True)
-        result[i] = crop.flip(-1) if plan.flip[i] else crop
-    return result
 
 
 class ValidationViews(Dataset[Batch]):

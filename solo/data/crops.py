@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
 
 from solo.config import Augmentation, Size, sides
 from solo.data.operations.base import separable
@@ -80,6 +84,26 @@ def crop_and_resize(images: Tensor, boxes: np.ndarray, flip: np.ndarray, size: S
         index = torch.from_numpy(flipped).to(images.device)
         columns[index] = columns[index].flip(1)
     return separable(images.float(), rows, columns)
+
+
+def crop_files(images: Sequence[Tensor], boxes: np.ndarray, flip: np.ndarray, size: Size) -> Tensor:
+    """The same for images of different sizes, one by one.
+
+    Args:
+        images: B of them, [C, H, W]; view i is of image i % B.
+        boxes: [n, 4].
+        flip: bool [n].
+        size: of the views.
+
+    Returns:
+        [n, C, h, w] of their type: uint8 is rounded, float32 not clamped.
+    """
+    result = images[0].new_empty(len(boxes), len(images[0]), *sides(size))
+    for i, (top, left, height, width) in enumerate(boxes.tolist()):
+        box = images[i % len(images)][:, top : top + height, left : left + width]
+        crop = TF.resize(box, list(sides(size)), InterpolationMode.BICUBIC, antialias=True)
+        result[i] = crop.flip(-1) if flip[i] else crop
+    return result
 
 
 def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:

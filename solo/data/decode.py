@@ -80,16 +80,21 @@ def jpeg_of(content: bytes, layout: Layout) -> Jpeg | None:
     if not content.rstrip(b"\0").endswith(b"\xff\xd9"):  # cut off: an error of the loader's
         return None
     with Image.open(io.BytesIO(content)) as image:
-        # Adobe's 0 says that colours are stored as they are, which not all decoders see.
-        plain = image.format == "JPEG" and image.info.get("adobe_transform") != 0
-        return Jpeg(content, *image.size[::-1]) if plain and image.mode in ("RGB", "L") else None
+        if image.format != "JPEG" or image.mode not in ("RGB", "L"):
+            return None
+        # Colours stored as they are, which not all decoders see: Adobe's 0, or names of components.
+        layers = image.layer  # type: ignore[attr-defined]
+        named = [layer[0] for layer in layers] == list(b"RGB")
+        if named or image.info.get("adobe_transform") == 0:
+            return None
+        return Jpeg(content, image.height, image.width)
 
 
 def decode_jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
     """Files, uint8 [bytes] on the host -> uint8 [3, H, W] on the device.
 
     Raises:
-        RuntimeError: for a file that its decoder refuses, and where there is no decoder.
+        RuntimeError: for files that its decoder refuses, and where there is no decoder.
     """
     if decode_jpeg is None:
         raise RuntimeError("it has no decoder")

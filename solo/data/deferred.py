@@ -2,66 +2,69 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from solo import kernels
 from solo.config import sides
-from solo.data.crops import crop_and_resize
+from solo.data.crops import crop_files
 from solo.data.encoded import Files, Ragged
 from solo.data.packing import Packed, pack
 from solo.data.plans import ViewPlan
 
 
-class Unfinished(NamedTuple):
+class Unfinished:
     """A batch of B images whose views are still to be made.
 
-    ``plans``: for each size, of V B views, view by view; ``crops``: for each
-    [V B, C, H, W], or none where the device holds or decodes the images; ``packed``: the plans for
-    kernels, None where those do not know them; ``labels``, ``indices`` and ``skipped``: as in
-    ``Batch``; ``files``: what the device decodes, always on the host, and their ``places``.
+    No tuple, as whoever hands it on would change what is inside: loaders make tensors of plans, and
+    ``precision=64`` doubles of numbers that kernels read.
+
+    Args:
+        plans: for each size, of V B views, view by view.
+        labels: as in ``Batch``.
+        indices: likewise.
+        crops: for each size [V B, C, H, W], or none where the device holds or decodes the images.
+        skipped: as in ``Batch``.
+        files: what the device decodes.
     """
 
-    crops: list[Tensor]
-    plans: list[ViewPlan]
-    packed: Packed | None
-    labels: Tensor
-    indices: Tensor
-    skipped: int = 0
-    files: Files | None = None
-    places: Tensor | None = None
+    def __init__(
+        self,
+        plans: list[ViewPlan],
+        labels: Tensor,
+        indices: Tensor,
+        crops: list[Tensor],
+        skipped: int = 0,
+        files: Files | None = None,
+    ) -> None:
+        self.plans, self.labels, self.indices = plans, labels, indices
+        self.crops, self.skipped, self.files = crops, skipped, files
+        self.packed: Packed | None = None
+        """The plans for kernels, None where those do not know them."""
+        self.places = None if files is None else torch.from_numpy(files.places)
+        if all(len(crop[0]) == 3 and crop.dtype == torch.uint8 for crop in crops):
+            self.packed = pack(plans)
 
     def to(self, device: torch.device) -> Unfinished:
-        """There, without waiting for it."""
-        crops = [crop.to(device, non_blocking=True) for crop in self.crops]
-        packed = self.packed
-        if packed is not None:
-            packed = packed._replace(numbers=packed.numbers.to(device, non_blocking=True))
-        labels, indices = (x.to(device, non_blocking=True) for x in (self.labels, self.indices))
-        places = self.places
-        if places is not None:
-            places = places.to(device, non_blocking=True)
-        return Unfinished(
-            crops, self.plans, packed, labels, indices, self.skipped, self.files, places
-        )
+        """There, without waiting for it; files stay on the host, where decoders read them."""
+        return self._changed(lambda x: x.to(device, non_blocking=True))
 
+    def pin_memory(self) -> Unfinished:
+        """For loaders."""
+        return self._changed(lambda x: x.pin_memory())
 
-def defer(
-    crops: list[Tensor], plans: list[ViewPlan], labels: Tensor, indices: Tensor, skipped: int = 0
-) -> Unfinished:
-    """Leave the views of these plans to the device."""
-    known = all(len(crop[0]) == 3 and crop.dtype == torch.uint8 for crop in crops)
-    return Unfinished(crops, plans, pack(plans) if known else None, labels, indices, skipped)
-
-
-def defer_files(
-    files: Files, plans: list[ViewPlan], labels: Tensor, indices: Tensor, skipped: int = 0
-) -> Unfinished:
-    """Leave also the decoding to the device."""
-    places = torch.from_numpy(files.places)
-    return Unfinished([], plans, pack(plans), labels, indices, skipped, files, places)
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Unfinished:
+        made = object.__new__(Unfinished)
+        made.__dict__ |= self.__dict__
+        made.labels, made.indices = change(self.labels), change(self.indices)
+        made.crops = [change(crop) for crop in self.crops]
+        if self.packed is not None:
+            made.packed = self.packed._replace(numbers=change(self.packed.numbers))
+        if self.places is not None:
+            made.places = change(self.places)
+        return made
 
 
 def finish_views(unfinished: Unfinished, images: Tensor | Ragged | None) -> list[Tensor]:
@@ -90,26 +93,14 @@ def _by_tensors(
     unfinished: Unfinished, number: int, plan: ViewPlan, images: Tensor | Ragged | None
 ) -> Tensor:
     """The views of one size."""
+    if isinstance(images, Tensor):
+        views_each = len(plan.boxes) // len(unfinished.indices)
+        return make_views(images[unfinished.indices.repeat(views_each)], plan)
     if images is None:
         crops = unfinished.crops[number]
-        return plan.finish(crops.float(), deep=crops.dtype != torch.uint8)
-    if isinstance(images, Ragged):
-        return plan.finish(_crop_each(images, plan))
-    views_each = len(plan.boxes) // len(unfinished.indices)
-    return make_views(images[unfinished.indices.repeat(views_each)], plan)
-
-
-def _crop_each(images: Ragged, plan: ViewPlan) -> Tensor:
-    """float32 [V B, 3, h, w], the views of an image at a time."""
-    count = len(images.shapes)
-    views_each = len(plan.boxes) // count
-    made = images.pixels.new_empty(len(plan.boxes), 3, *sides(plan.size), dtype=torch.float32)
-    for i in range(count):
-        image = images.image(i).expand(views_each, -1, -1, -1)
-        made[i::count] = crop_and_resize(
-            image, plan.boxes[i::count], plan.flip[i::count], plan.size
-        )
-    return made
+    else:
+        crops = crop_files(images.images(), plan.boxes, plan.flip, plan.size)
+    return plan.finish(crops.float(), deep=crops.dtype != torch.uint8)
 
 
 def _by_kernels(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
 
-from solo.config import ConfigError
+from solo.config import ConfigError, RunError
 from solo.data.decode import Jpeg, decode_jpegs, reason_of
 
 
-@dataclass(frozen=True)  # so that loaders leave it in pageable memory, where decoders read it
-class Files:
+class Files(NamedTuple):
     """The images of a batch on their way to the device.
 
     ``content``: uint8, one after the other: files as they are, or the pixels of what the device
@@ -39,10 +38,12 @@ class Ragged(NamedTuple):
     places: Tensor
     shapes: np.ndarray
 
-    def image(self, index: int) -> Tensor:
-        """uint8 [3, H, W]."""
-        start, height, width = self.shapes[index].tolist()
-        return self.pixels[start : start + 3 * height * width].view(3, height, width)
+    def images(self) -> list[Tensor]:
+        """B of them, uint8 [3, H, W]."""
+        return [
+            self.pixels[start : start + 3 * height * width].view(3, height, width)
+            for start, height, width in self.shapes.tolist()
+        ]
 
 
 def join_files(images: Sequence[Jpeg | Tensor]) -> Files:
@@ -63,33 +64,65 @@ def join_files(images: Sequence[Jpeg | Tensor]) -> Files:
     )
 
 
-def decode_files(files: Files, places: Tensor) -> Ragged:
-    """The images of a batch, where ``places`` is.
+def decode_files(files: Files, places: Tensor, again: Callable[[int], Tensor]) -> Ragged:
+    """The images of a batch.
+
+    Args:
+        files: on the host.
+        places: theirs, on the device that decodes.
+        again: gives the image of a position in the batch, decoded on the host: for files that the
+            device refuses.
 
     Raises:
-        RuntimeError: for a file that the device's decoder refuses.
+        RunError: for a file whose picture is of another size than its head says.
     """
-    parts = list(files.content.tensor_split(torch.from_numpy(files.ends[:-1])))
-    chosen = np.flatnonzero(files.encoded).tolist()
     device = places.device
     if device.type != "cuda":
-        return Ragged(_decoded(parts, chosen, device), places, files.places)
+        return Ragged(_decoded(files, device, again), places, files.places)
     # The decoder writes into memory of this stream without waiting for what still reads it there
     # (pytorch/vision 9606). So the stream has nothing else to do, and is waited for.
     stream = _stream(device)
     with torch.cuda.stream(stream):
-        pixels = _decoded(parts, chosen, device)
+        pixels = _decoded(files, device, again)
     stream.synchronize()
     pixels.record_stream(torch.cuda.current_stream(device))
     return Ragged(pixels, places, files.places)
 
 
-def _decoded(parts: list[Tensor], encoded: list[int], device: torch.device) -> Tensor:
-    """One buffer of pixels; ``encoded`` says which parts are files."""
-    made = dict(zip(encoded, decode_jpegs([parts[i] for i in encoded], device)))
-    return torch.cat(
-        [made[i].flatten() if i in made else part.to(device) for i, part in enumerate(parts)]
-    )
+def _decoded(files: Files, device: torch.device, again: Callable[[int], Tensor]) -> Tensor:
+    """uint8, the pixels of all images."""
+    parts = list(files.content.tensor_split(torch.from_numpy(files.ends[:-1])))
+    made = _by_device(parts, np.flatnonzero(files.encoded).tolist(), device)
+    for i in np.flatnonzero(files.encoded).tolist():
+        shape = (3, *files.places[i, 1:].tolist())
+        parts[i] = made[i] if i in made and made[i].shape == shape else again(i)
+        if parts[i].shape != shape:
+            raise RunError(
+                f"image {i} of a batch is {list(parts[i].shape)}, where its file's head says "
+                f"{list(shape)}; set data.decode_on=loader"
+            )
+    return torch.cat([part.flatten().to(device) for part in parts])
+
+
+def _by_device(parts: list[Tensor], encoded: list[int], device: torch.device) -> dict[int, Tensor]:
+    """What the device makes of the files, by their position; without those that it refuses."""
+    try:
+        return dict(zip(encoded, decode_jpegs([parts[i] for i in encoded], device)))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # of all of them, and it does not say which
+        if device.type == "cuda":  # it may still be writing; and its memory is not torch's
+            torch.cuda.synchronize(device)
+            torch.cuda.empty_cache()
+    made = {}
+    for i in encoded:
+        try:
+            (made[i],) = decode_jpegs([parts[i]], device)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            continue
+    return made
 
 
 _streams: dict[torch.device, torch.cuda.Stream] = {}
@@ -103,18 +136,29 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def check_decoder(device: torch.device) -> None:
-    """Decode a small file there.
+    """Decode two small files there, and look at them.
 
     Raises:
-        ConfigError: where that cannot be done.
+        ConfigError: where that cannot be done, or other pixels come out.
     """
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(file, "jpeg")
-    try:
-        files = join_files([Jpeg(file.getvalue(), 16, 16)])
-        decode_files(files, torch.from_numpy(files.places).to(device))
-    except (RuntimeError, AttributeError) as error:
-        raise ConfigError(
-            f"this torchvision decodes no JPEG files on {device}: {reason_of(error)}; set "
-            "data.decode_on=loader"
-        ) from error
+    ramp = np.arange(39 * 57 * 3, dtype=np.float64).reshape(39, 57, 3) % 251
+    picture = Image.fromarray(ramp.astype(np.uint8)).resize((91, 45), Image.Resampling.BILINEAR)
+    for progressive in (False, True):
+        file = io.BytesIO()
+        picture.save(file, "jpeg", progressive=progressive)
+        content = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+        try:
+            (made,) = decode_jpegs([content], device)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"this torchvision decodes no JPEG files on {device}: {reason_of(error)}; set "
+                "data.decode_on=loader"
+            ) from error
+        with Image.open(file) as image:
+            wanted = TF.pil_to_tensor(image)
+        there = made.device.type == device.type and made.shape == wanted.shape
+        if not there or (made.cpu().float() - wanted).abs().mean() > 4:
+            raise ConfigError(
+                f"torchvision's decoder on {device} makes other pixels than the loader's; set "
+                "data.decode_on=loader"
+            )

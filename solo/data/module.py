@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,6 +25,7 @@ from solo.data.encoded import Ragged, check_decoder, decode_files
 from solo.data.operations.extra import load_extra
 from solo.data.parts import hold_out, joined, labelled_part
 from solo.data.plans import check_operations
+from solo.data.sources import BadImageError, EncodedSource
 
 
 class ImageData(pl.LightningDataModule):
@@ -56,6 +58,17 @@ class ImageData(pl.LightningDataModule):
         if layout.channels != 3:
             config.data.channels = layout.channels  # saved with the run, for its networks
         check_operations(config.augmentations, layout)
+        if config.data.decode_on == "device" and self.train.images is not None:
+            raise ConfigError(
+                f"data.decode_on is device, but {config.data.dataset} is in memory, decoded; set "
+                "data.decode_on=loader"
+            )
+        if config.data.decode_on == "device" and (layout.channels != 3 or layout.deep):
+            depth = "more than 8 bits" if layout.deep else "8 bits"
+            raise ConfigError(
+                "data.decode_on is device, which makes RGB of 8 bits, but images have "
+                f"{layout.channels} channels of {depth}; set data.decode_on=loader"
+            )
         if max(config.data.shown_channels or [0]) >= layout.channels:
             raise ConfigError(
                 f"data.shown_channels is {config.data.shown_channels}, but images have "
@@ -77,6 +90,7 @@ class ImageData(pl.LightningDataModule):
             self.num_classes = 0
         self.check_batch(1)
         self._resident: torch.Tensor | None = None
+        self._refused = 0
         self._position = (0, 0)
 
     def check_batch(self, processes: int) -> None:
@@ -143,14 +157,26 @@ class ImageData(pl.LightningDataModule):
         return Batch(views, there.labels, there.indices, there.skipped)
 
     def _decoded(self, batch: Unfinished) -> Ragged:
-        """The images of a batch, by the training device; a file that it refuses is named."""
+        """The images of a batch, by the training device; the first file it refuses is named."""
         assert batch.files is not None and batch.places is not None
-        try:
-            return decode_files(batch.files, batch.places)
-        except RuntimeError:
-            for index in batch.indices.tolist():
-                self.train.image(index)
-            raise
+        indices = batch.indices
+
+        def again(position: int) -> torch.Tensor:
+            index = int(indices[position])
+            try:
+                image = self.train.image(index)
+            except BadImageError as error:
+                raise BadImageError(f"{error} together with ++data.decode_on=loader") from error
+            if not self._refused and isinstance(self.train, EncodedSource):
+                warnings.warn(
+                    f"the device does not decode {self.train.where(index)}; the training process "
+                    "does, as with others like it",
+                    stacklevel=2,
+                )
+            self._refused += 1
+            return image
+
+        return decode_files(batch.files, batch.places, again)
 
     def augments_on_device(self) -> bool:
         """Whether views are made on the training device."""

@@ -25,7 +25,7 @@ __all__ = ["ViewPlan", "grouped", "join_plans", "numbers_of", "plan_views"]
 Part = TypeVar("Part")
 
 
-@dataclass(frozen=True)  # loaders make tensors of a NamedTuple's arrays
+@dataclass(frozen=True)
 class ViewPlan:
     """Parameters of n views of one size.
 

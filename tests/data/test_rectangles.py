@@ -17,7 +17,7 @@ from solo import rng
 from solo.backbones import build_backbone
 from solo.config import Augmentation, ConfigError, in_pixels
 from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
-from solo.data.deferred import Unfinished, defer, finish_views
+from solo.data.deferred import Unfinished, finish_views
 from solo.data.folders import class_folders
 from solo.data.operations import NUMBERS
 from solo.data.plans import plan_views
@@ -90,7 +90,7 @@ def test_every_path_gives_the_same_views(tmp_path: Path) -> None:
     square = plan_views(recipe(crop_size=[8, 8]), numbers(2), np.full(2, 9), np.full(2, 9))
     assert square.size == 8  # as a number, which kernels know
     labels = torch.zeros(2, dtype=torch.long)
-    assert defer([], [square], labels, labels).packed is not None
+    assert Unfinished([square], labels, labels, []).packed is not None
     (view,) = ValidationViews(source, (24, 40), whole=True)[keys].views
     assert view.shape == (1, 6, 3, 24, 40)
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from solo import kernels, rng
 from solo.config import Augmentation, Size, sides
-from solo.data.deferred import Unfinished, defer, defer_files, finish_views, make_views
+from solo.data.deferred import Unfinished, finish_views, make_views
 from solo.data.encoded import Ragged, join_files
 from solo.data.operations import NUMBERS
 from solo.data.plans import join_plans, plan_views
@@ -274,8 +274,8 @@ def test_views(name: str, size: Size, channels: int, files: bool) -> None:
     crops = []
     if files:
         crops = [images(len(plan.boxes), 3, *sides(plan.size)) for plan in joined]
-    unfinished = defer(crops, joined, torch.zeros(3), indices)
-    assert isinstance(unfinished, Unfinished) and unfinished.packed is not None
+    unfinished = Unfinished(joined, torch.zeros(3), indices, crops)
+    assert unfinished.packed is not None
     found = finish_views(unfinished, None if files else data)
     for number, (views, plan) in enumerate(zip(found, joined)):
         if files:
@@ -301,7 +301,7 @@ def test_views_of_images_of_different_sizes(size: Size) -> None:
     u = rng.uniforms(0, "test", np.arange(6)[:, None], NUMBERS)
     plan = plan_views(recipe, u, heights, widths)
     files = join_files(data)
-    unfinished = defer_files(files, [plan], torch.zeros(3), torch.arange(3))
+    unfinished = Unfinished([plan], torch.zeros(3), torch.arange(3), [], files=files)
     pixels = torch.cat([image.flatten() for image in data])
     assert unfinished.places is not None
     (found,) = finish_views(unfinished, Ragged(pixels, unfinished.places, files.places))

@@ -79,6 +79,18 @@ KERNELS = [
         LAST=False,
         **VIEW,
     ),
+    case(
+        views.crop_and_color,
+        "*u8 *i64 *fp32 *u8 *fp32 i32 i32 i32 i32",
+        16,
+        TALL=64,
+        WIDE=64,
+        CROP=True,
+        RAGGED=True,
+        WHOLE=True,
+        LAST=True,
+        PIXELS=4096,
+    ),
     # Integers of 1 become constants: grey images, a batch of one.
     case(
         views.crop_and_color,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -45,7 +46,7 @@ def options(folder: Path, network: str = "vit") -> dict[str, Any]:
     return content
 
 
-# The same command, but its first process stands still in the step HELD_AT; the others wait for it.
+# The same command, but its first process stands still in the step HELD_AT; others wait for it.
 HELD = """
 import os, sys, time
 from pathlib import Path
@@ -57,7 +58,7 @@ from solo.methods import SSLMethod
 plain = SSLMethod.training_step
 
 def training_step(self, batch, index):
-    if self.trainer.global_step == int(os.environ["HELD_AT"]):
+    if self.trainer.is_global_zero and self.trainer.global_step == int(os.environ["HELD_AT"]):
         Path(__file__).with_name("held").touch()
         time.sleep(600)
     return plain(self, batch, index)
@@ -101,15 +102,18 @@ def test_two_one_four_two_processes_end_as_one(network: str, tmp_path: Path) -> 
         recipe.write_text(yaml.safe_dump(options(folder, network)))
         for devices, kill_at in plan:
             process = start(recipe, devices, kill_at)
-            if kill_at is None:
-                assert process.wait(300) == 0
-                continue
-            deadline = time.monotonic() + 200
             held = tmp_path / "held"
-            while not held.exists():
-                assert time.monotonic() < deadline and process.poll() is None
-                time.sleep(0.1)
-            os.killpg(process.pid, signal.SIGKILL)
+            try:
+                if kill_at is None:
+                    assert process.wait(300) == 0
+                    continue
+                deadline = time.monotonic() + 200
+                while not held.exists():
+                    assert time.monotonic() < deadline and process.poll() is None
+                    time.sleep(0.1)
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # all have ended
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             held.unlink()
         (run_folder,) = folder.glob("*/*")

@@ -92,12 +92,17 @@ def announce(
     folder = current.folder
     millions = sum(p.numel() for p in method.loss_parameters()) / 1e6
     views = sum(entry.num_crops for entry in config.augmentations)
+    layout = data.train.layout
+    kind = f" of {layout.channels} channels" if layout.channels != 3 or layout.deep else ""
+    kind += ", more than 8 bits deep" if layout.deep else ""
     console.print(
-        f"{config.method} on {config.data.dataset}: {len(data.train)} images, "
+        f"{config.method} on {config.data.dataset}: {len(data.train)} images{kind}, "
         f"{views} views each; {config.backbone.name} ({method.backbone.num_features} features) "
         f"and projector, {millions:.1f} M parameters",
         soft_wrap=True,
     )
+    if config.data.decode_on == "device" and not data.augments_on_device():
+        console.print("files are decoded by the loader, as views are made there: data.augment_on")
     if "expected_l0" in method.facts:
         console.print(f"expected l0 {method.facts['expected_l0']:.3f}")
         if method.facts["expected_l0"] < 1e-4:

@@ -78,7 +78,13 @@ def arguments(argv: list[str], folder: Path | None = None) -> list[str]:
     plain = re.compile(r"^(?!hydra[./])[A-Za-z_][\w.]*=")
     path = re.compile(r"^(--config-path|-cp)=(.*)$")
     made: list[str] = []
+    given: set[str] = set()
     for word in argv:
+        if plain.match(word):  # a shell makes several words of one with {1..3}
+            key = word.partition("=")[0]
+            if key in given:
+                print(f"{key} is given more than once: the last value counts", file=sys.stderr)
+            given.add(key)
         if made and made[-1] in ("--config-path", "-cp"):
             made.append(_config_path(word))
         elif found := path.match(word):

@@ -141,7 +141,7 @@ class Augmentation(Section):
     """A black box."""
     extra: list[str] = Field(default_factory=list)
     """Your own operations, done last: package.module.name of a function (images, numbers) ->
-    images, or of a class of such objects. Images are float32 [n, 3, H, W] in [0, 255]; numbers,
+    images, or of a class of such objects. Images are float32 [n, C, H, W] in [0, 255]; numbers,
     float32 [n, 16] uniform in [0, 1], are each view's own: the only randomness to use."""
     crop_size: Pixels = 224
     """Side of the view, in pixels, or its height and width: [64, 128]."""

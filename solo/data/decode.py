@@ -37,6 +37,7 @@ UNREADABLE = (
 """What the libraries raise for files that are no images, or damaged ones."""
 
 RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float": (0.0, 1.0)}
+PNG = b"\x89PNG\r\n\x1a\n"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -111,7 +112,7 @@ def layout_of(
 
     Args:
         content: the first image's file.
-        channels: None: as in the file, but 3 for 8-bit images of up to 4 channels.
+        channels: None: as in the file, but 3 for 8-bit images that are grey, or that Pillow reads.
         value_range: None: that of the type.
         clip: whether values outside are cut.
 
@@ -125,7 +126,7 @@ def layout_of(
             array = _deep(image)
     found, kind = (3, "uint8") if array is None else (len(array), _kind(array))
     if kind == "uint8" and value_range is None:
-        return Layout(channels or (3 if found <= 4 else found))
+        return Layout(channels or (3 if found == 1 else found))
     if value_range is None and kind not in RANGES and array is not None:
         raise ConfigError(
             f"its values are {kind}, from {array.min()} to {array.max()}; say which are black and "
@@ -156,7 +157,8 @@ def decode(content: bytes, layout: Layout) -> Tensor:
                 return _deepened(_bytes(image, layout.channels, content), layout)
     _same(_kind(array), layout)
     tensor = torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.name))
-    return _deepened(_fitted(tensor, layout.channels), layout)
+    alpha = content.startswith(PNG)  # other arrays' fourth is a channel like the others
+    return _deepened(_fitted(tensor, layout.channels, alpha), layout)
 
 
 def _same(kind: str, layout: Layout) -> None:
@@ -175,7 +177,7 @@ def _array(content: bytes) -> np.ndarray | None:
         return _channels_first(np.load(io.BytesIO(content), allow_pickle=False))
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _tiff(content)
-    if content[:8] == b"\x89PNG\r\n\x1a\n" and content[24:25] == b"\x10":  # 16 bits a value
+    if content.startswith(PNG) and content[24:25] == b"\x10":  # 16 bits a value
         if decode_jpeg is not None:
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
             return decode_image(data, ImageReadMode.UNCHANGED).numpy()
@@ -214,24 +216,29 @@ def _channels_first(array: np.ndarray) -> np.ndarray:
 
 
 def _tiff(content: bytes) -> np.ndarray | None:
-    """Bands and pages are channels; None for a page of 8 bits in up to four bands."""
+    """Bands and pages are channels (of series of pages those that are like the first); None for a
+    page of 8 bits of colours, grey, or a palette."""
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page, series = file.pages[0], file.series[0]
         bands = int(getattr(page, "samplesperpixel", 1))
         shallow = page.dtype == np.uint8 or int(getattr(page, "bitspersample", 8)) < 8
-        if shallow and bands <= 4 and len(file.pages) == 1:
-            return None  # palettes, inks and compressions of all kinds
+        # Those are of all kinds, inks and compressions. Shades without a declared alpha are none.
+        alpha = any(extra != 0 for extra in getattr(page, "extrasamples", ()))
+        shades = int(getattr(page, "photometric", 1)) <= 1 and bands > 1 and not alpha
+        if shallow and bands <= 4 and len(file.pages) == 1 and not shades:
+            return None
+        alike = [s for s in file.series if (s.shape, s.dtype) == (series.shape, series.dtype)]
         try:
-            array = series.asarray()
+            arrays = [each.asarray() for each in alike]
         except ValueError as error:
             if "imagecodecs" in str(error):
                 raise ValueError(f"{error}: pip install imagecodecs") from error
             raise
         axes = series.axes
     places = [axes.index("Y"), axes.index("X")]
-    others = [i for i in range(array.ndim) if i not in places]
-    array = array.transpose(*others, *places)
-    return np.ascontiguousarray(array.reshape(-1, *array.shape[-2:]))
+    others = [i for i in range(arrays[0].ndim) if i not in places]
+    planes = [array.transpose(*others, *places) for array in arrays]
+    return np.concatenate([array.reshape(-1, *array.shape[-2:]) for array in planes])
 
 
 def _bytes(image: Image.Image, channels: int, content: bytes) -> Tensor:
@@ -263,13 +270,16 @@ def _decoders_agree() -> bool:
         return torch.equal(TF.pil_to_tensor(image.convert("RGB")), _jpeg(file.getvalue()))
 
 
-def _fitted(tensor: Tensor, channels: int) -> Tensor:
-    """Grey becomes three channels and alpha is dropped, where three are wanted."""
+def _fitted(tensor: Tensor, channels: int, alpha: bool) -> Tensor:
+    """Grey becomes three channels where three are wanted, and what is alpha is dropped."""
     found = len(tensor)
-    if found != channels and channels == 3 and found in (1, 2, 4):
+    if channels == 3 and (found == 1 or (alpha and found in (2, 4))):
         tensor, found = (tensor[:3] if found == 4 else tensor[:1].expand(3, -1, -1)), 3
     if found != channels:
-        raise ValueError(f"it has {found} channels, where the others have {channels}")
+        raise ValueError(
+            f"it has {found} channels, where {channels} are wanted (as many as the first image's, "
+            "or data.channels)"
+        )
     return tensor
 
 

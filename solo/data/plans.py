@@ -60,6 +60,7 @@ def check_operations(recipes: Sequence[Augmentation], layout: Layout) -> None:
         ConfigError: for colours of images that have none, and levels of deep ones.
     """
     colours = f"needs red, green and blue, and images have {layout.channels} channels"
+    faults, mends = [], []
     for number, recipe in enumerate(recipes):
         jitter = recipe.color_jitter
         refused: list[tuple[str, float, str]] = []
@@ -74,7 +75,10 @@ def check_operations(recipes: Sequence[Augmentation], layout: Layout) -> None:
             refused.append(("equalization.prob", levels, "is for images of 8 bits"))
         for name, value, why in refused:
             if value:
-                raise ConfigError(f"augmentations.{number}.{name} {why}; set it to 0")
+                faults.append(f"augmentations.{number}.{name} {why}")
+                mends.append(f"augmentations.{number}.{name}=0")
+    if faults:
+        raise ConfigError(f"{'; '.join(faults)}. Set them to 0: {' '.join(mends)}")
 
 
 def plan_views(

@@ -13,6 +13,7 @@ from solo.backbones import has_blocks
 from solo.backbones.maps import feature_maps
 from solo.data import ImageData
 from solo.data.batches import Batch, SampleKey, TrainingViews, ValidationViews
+from solo.data.sources import BadImageError, ImageSource
 from solo.distributions import GeneralizedGaussian
 from solo.evaluation.knn import nearest
 from solo.methods import SSLMethod
@@ -150,10 +151,20 @@ def neighbours(features: Features, data: ImageData, rows: int = 6, count: int = 
     for line, query, others in zip(grid, asked.tolist(), found):
         shown = [query, *(other for other in others if other != query)][: count + 1]
         for axes, place in zip(line, shown):
-            axes.imshow(displayed(data.val.image(features.images[place]), data))
+            axes.imshow(displayed(_image(data.val, int(features.images[place]), data), data))
         for axes in line:
             axes.axis("off")
     return figure
+
+
+def _image(source: ImageSource, index: int, data: ImageData) -> Tensor:
+    """[C, H, W]; a black one for what cannot be read, where that is skipped."""
+    try:
+        return source.image(index)
+    except BadImageError:
+        if data.config.data.on_bad_image != "skip":
+            raise
+        return torch.zeros(source.layout.channels, 2, 2)
 
 
 @torch.no_grad()
@@ -162,7 +173,8 @@ def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | N
     size = data.config.augmentations[0].crop_size
     if data.val is None or not has_blocks(method.backbone, size, data.train.layout.channels):
         return None
-    views = ValidationViews(data.val, size, data.spec.whole)
+    skip = data.config.data.on_bad_image == "skip"
+    views = ValidationViews(data.val, size, data.spec.whole, skip)
     picked = torch.linspace(0, len(data.val) - 1, min(count, len(data.val))).long().unique()
     images = views[[SampleKey(0, i) for i in picked.tolist()]].views[0][0]
     maps = feature_maps(method.backbone, method.normalize(images.to(method.device))).cpu()
@@ -180,15 +192,16 @@ def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | N
 def view_grid(data: ImageData, rows: int = 6) -> Figure:
     """Some training images and their views in the first epoch."""
     config = data.config
-    views = TrainingViews(data.train, config.augmentations, config.seed)
+    skip = config.data.on_bad_image == "skip"
+    views = TrainingViews(data.train, config.augmentations, config.seed, skip_bad=skip)
     batch = views[[SampleKey(0, i) for i in range(min(rows, len(data.train)))]]
     assert isinstance(batch, Batch)
     flat = [view for group in batch.views for view in group]  # [B, 3, H, W] each
     images, width = len(batch.labels), len(flat) + 1
     figure = Figure((1.2 * width, 1.2 * images), layout="constrained")
     grid = figure.subplots(images, width, squeeze=False)
-    for index, line in enumerate(grid):
-        for axes, image in zip(line, [data.train.image(index), *(view[index] for view in flat)]):
+    for index, (line, place) in enumerate(zip(grid, batch.indices.tolist())):
+        for axes, image in zip(line, [data.train.image(place), *(view[index] for view in flat)]):
             axes.imshow(displayed(image, data))
             axes.axis("off")
     return figure

@@ -71,7 +71,9 @@ def validation_features(method: SSLMethod, data: ImageData) -> Features | None:
     """Features of (a part of) the validation set, None where there is none."""
     if data.val is None:
         return None
-    views = ValidationViews(data.val, data.config.augmentations[0].crop_size, data.spec.whole)
+    skip = data.config.data.on_bad_image == "skip"
+    size = data.config.augmentations[0].crop_size
+    views = ValidationViews(data.val, size, data.spec.whole, skip)
     count = min(MOST_IMAGES, len(data.val))
     picked = torch.linspace(0, len(data.val) - 1, count).long().unique().tolist()
     parts = []

@@ -118,6 +118,16 @@ def test_overrides_without_plus_signs() -> None:
     assert arguments([*words, "hydra.mode=RUN"]) == ["++a.b=1", *words[1:], "hydra.mode=RUN"]
 
 
+def test_a_key_given_twice_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a shell makes two words of a{1,2}."""
+    words = ["data.train_path=a", "max_epochs=1", "data.train_path=b"]
+    assert arguments(words) == [f"++{word}" for word in words]
+    assert (
+        capsys.readouterr().err
+        == "data.train_path is given more than once: the last value counts\n"
+    )
+
+
 def sections(of: type[Section]) -> Iterator[type[Section]]:
     yield of
     for field in of.model_fields.values():

@@ -202,7 +202,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     tifffile.imwrite(place / "x.tif", np.zeros((8, 8), np.uint16))
     assert "a/x.tif" in said() and "uint16, where the first image's are uint8" in said()
     tifffile.imwrite(place / "x.tif", np.zeros((7, 8, 8), np.uint8), photometric="minisblack")
-    assert "it has 7 channels, where the others have 3" in said()
+    assert "it has 7 channels, where 3 are wanted" in said()
     assert "a/x.tif cannot be read" in said(data.model_copy(update={"on_bad_image": "skip"}))
     (place / "x.tif").unlink()
     tifffile.imwrite(place / "0.tif", np.zeros((8, 8), np.uint16))  # the first, beside which all
@@ -232,10 +232,61 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_splits(data.model_copy(update={"on_bad_image": "skip"}), 0)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", ["npy", "pages", "contig", "separate"])
+def test_channels_that_are_no_colours_are_kept(kind: str, channels: int, tmp_path: Path) -> None:
+    """8 bits of microscopes: nothing says that a fourth would be alpha."""
+    array = np.stack([np.full((9, 11), 40 * (c + 1), np.uint8) for c in range(channels)])
+    (tmp_path / "a").mkdir()
+    for name in "xy":
+        path = tmp_path / "a" / f"{name}.{'npy' if kind == 'npy' else 'tif'}"
+        if kind == "npy":
+            np.save(path, array)
+        elif kind == "pages":
+            with tifffile.TiffWriter(path) as file:
+                for plane in array:
+                    file.write(plane, photometric="minisblack")
+        else:
+            shaped = array.transpose(1, 2, 0) if kind == "contig" else array
+            tifffile.imwrite(path, shaped, photometric="minisblack", planarconfig=kind)
+    train = load_splits(Data(dataset="custom", train_path=str(tmp_path)), 0).train
+    assert train.layout == Layout(channels)
+    assert np.array_equal(train.image(1), array)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK", "P", "1"])
+def test_tiffs_of_colours_are_rgb(mode: str, tmp_path: Path) -> None:
+    """Alpha, inks and palettes: as Pillow converts them."""
+    array = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    image = Image.fromarray(array).convert(mode)
+    image.save(tmp_path / "x.tif")
+    content = (tmp_path / "x.tif").read_bytes()
+    layout = layout_of(content, None, None, False)
+    assert layout == Layout()
+    wanted = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    assert np.array_equal(decode(content, layout), wanted)
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_report_passes_over_what_cannot_be_read(tmp_path: Path) -> None:
+    """The first images of both parts: their places are taken, or black."""
+    base = options(tmp_path, "rgba")
+    for part in ("train", "val"):
+        first = min((tmp_path / "rgba" / part / "a").iterdir())
+        first.write_bytes(b"no image")
+    base["data"]["on_bad_image"] = "skip"
+    assert (run(base).folder / "report.html").stat().st_size > 50_000
+
+
 def test_what_other_channels_cannot_have(tmp_path: Path) -> None:
     for kind, keys, name in (
         ("bands", {"color_jitter": {"prob": 0.5, "hue": 0.1}}, "0.color_jitter.hue needs red"),
         ("bands", {"color_jitter": {"prob": 0.5, "saturation": 0.1}}, "saturation needs red"),
+        (
+            "bands",
+            {"color_jitter": {"prob": 0.5, "saturation": 0.1, "hue": 0.1}},
+            r"to 0: augmentations.0.color_jitter.saturation=0 augmentations.0.color_jitter.hue=0$",
+        ),
         ("float", {"grayscale": {"prob": 0.1}}, "grayscale.prob needs red, .* have 1 channels"),
         ("float", {"equalization": {"prob": 0.1}}, "equalization.prob is for images of 8 bits"),
     ):

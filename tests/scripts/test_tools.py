@@ -394,6 +394,22 @@ def test_image_statistics(image_tree: Path, tmp_path: Path, script: Command) -> 
         assert done.returncode and f"{word} is {wrong}; give 1 or more" in done.stderr
     done = script("scripts/utils/image_statistics.py", tmp_path / "none", check=False)
     assert done.returncode and "none" in done.stderr
+    (tmp_path / "dark").mkdir()
+    for number in range(3):
+        counts = np.random.default_rng(number).poisson(100, (2, 16, 16)).astype(np.uint16)
+        np.save(tmp_path / f"dark/{number}.npy", counts)
+    words = ("scripts/utils/image_statistics.py", tmp_path / "dark")
+    dim = script(*words)
+    assert "--value-range LOW HIGH spreads them" in dim.stderr and "[0.000" in dim.stdout
+    assert min(json.loads(dim.stdout.split("std=")[1])) > 1e-4  # 10 counts of 65,535
+    (tmp_path / "dark/3.npy").write_bytes(b"no image")
+    done = script(*words, check=False)
+    assert done.returncode == 1 and "3.npy" in done.stderr and "set --skip-bad" in done.stderr
+    skipped = script(*words, "--skip-bad")
+    assert skipped.stdout == dim.stdout and "1 of 4 images cannot be read" in skipped.stderr
+    np.save(tmp_path / "dark/3.npy", np.zeros((2, 16, 16), np.uint16) - 0)
+    said = script(*words, "--value-range", "5", "300", check=False).stderr
+    assert "--clip" in said and "++" not in said
 
 
 def test_slice_noise(tmp_path: Path, script: Command) -> None:

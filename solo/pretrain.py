@@ -101,7 +101,8 @@ def announce(
         f"and projector, {millions:.1f} M parameters",
         soft_wrap=True,
     )
-    if config.data.decode_on == "device" and not data.augments_on_device():
+    on_cpu = current.trainer.strategy.root_device.type != "cuda"
+    if config.data.decode_on == "device" and config.data.augment_on == "auto" and on_cpu:
         console.print("files are decoded by the loader, as views are made there: data.augment_on")
     if "expected_l0" in method.facts:
         console.print(f"expected l0 {method.facts['expected_l0']:.3f}")

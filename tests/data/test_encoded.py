@@ -217,6 +217,17 @@ def test_what_cannot_be_is_refused(mixed: Path, monkeypatch: pytest.MonkeyPatch)
         check_decoder(CPU)
 
 
+def test_a_cpu_says_that_its_loader_decodes(
+    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for place in ("auto", "device"):
+        content = tiny(tmp_path / place, **options(mixed, augment_on=place, decode_on="device"))
+        run({**content, "max_epochs": 1})
+        said.append("decoded by the loader" in capsys.readouterr().out)
+    assert said == [True, False]
+
+
 @pytest.mark.parametrize("precision", ["32", "64"])
 def test_a_run(mixed: Path, tmp_path: Path, precision: str) -> None:
     """Losses are those of files that the loader decoded."""

@@ -267,6 +267,7 @@ def test_tiffs_of_colours_are_rgb(mode: str, tmp_path: Path) -> None:
     assert np.array_equal(decode(content, layout), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reports")
 def test_a_report_passes_over_what_cannot_be_read(tmp_path: Path) -> None:
     """The first images of both parts: their places are taken, or black."""

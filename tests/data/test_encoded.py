@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import rows, tiny
+from helpers import rows, slow, tiny
 from PIL import Image
 
 from solo.config import Config, ConfigError
@@ -228,7 +228,7 @@ def test_a_cpu_says_that_its_loader_decodes(
     assert said == [True, False]
 
 
-@pytest.mark.parametrize("precision", ["32", "64"])
+@pytest.mark.parametrize("precision", [slow("32"), "64"])
 def test_a_run(mixed: Path, tmp_path: Path, precision: str) -> None:
     """Losses are those of files that the loader decoded."""
     losses = []

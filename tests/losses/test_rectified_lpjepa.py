@@ -266,7 +266,7 @@ def worker(rank: int, world: int, kind: Any) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("kind", [slow("random"), "structured", "torch_svd_and_random"])
+@pytest.mark.parametrize("kind", [slow("random"), "structured", slow("torch_svd_and_random")])
 def test_one_process_and_two_agree(
     kind: str, processes: Callable[..., list[dict[str, torch.Tensor]]]
 ) -> None:

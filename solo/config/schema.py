@@ -96,6 +96,11 @@ class Data(Section):
     """Take every image under train_path, in linked folders too, and train without probes."""
 
     @property
+    def skips_bad(self) -> bool:
+        """Whether images that cannot be read are passed over."""
+        return self.on_bad_image == "skip"
+
+    @property
     def image_channels(self) -> int:
         """Of what networks see; known once the images were looked at."""
         return self.channels or 3
@@ -104,7 +109,7 @@ class Data(Section):
     def _decoding(self) -> Data:
         if self.decode_on == "device" and self.augment_on == "loader":
             raise fault("decode_on is device and augment_on loader; views must be made there too")
-        if self.decode_on == "device" and self.on_bad_image == "skip":
+        if self.decode_on == "device" and self.skips_bad:
             raise fault(
                 "decode_on is device, which cannot take another image for a damaged one "
                 "(on_bad_image is skip); set one of the two otherwise"

@@ -92,8 +92,9 @@ def decode_files(files: Files, places: Tensor, again: Callable[[int], Tensor]) -
 def _decoded(files: Files, device: torch.device, again: Callable[[int], Tensor]) -> Tensor:
     """uint8, the pixels of all images."""
     parts = list(files.content.tensor_split(torch.from_numpy(files.ends[:-1])))
-    made = _by_device(parts, np.flatnonzero(files.encoded).tolist(), device)
-    for i in np.flatnonzero(files.encoded).tolist():
+    encoded = np.flatnonzero(files.encoded).tolist()
+    made = _by_device(parts, encoded, device)
+    for i in encoded:
         shape = (3, *files.places[i, 1:].tolist())
         parts[i] = made[i] if i in made and made[i].shape == shape else again(i)
         if parts[i].shape != shape:

@@ -204,7 +204,7 @@ class ImageData(pl.LightningDataModule):
             self.config.augmentations,
             self.config.seed,
             defer=on_device,
-            skip_bad=self.config.data.on_bad_image == "skip",
+            skip_bad=self.config.data.skips_bad,
             encoded=encoded,
         )
         return self._loader(views, sampler)
@@ -219,8 +219,8 @@ class ImageData(pl.LightningDataModule):
             distributed.world_size(),
         )
         size = self.config.augmentations[0].crop_size
-        skip = self.config.data.on_bad_image == "skip"
-        return self._loader(ValidationViews(self.val, size, self.spec.whole, skip), sampler)
+        views = ValidationViews(self.val, size, self.spec.whole, self.config.data.skips_bad)
+        return self._loader(views, sampler)
 
     def _loader(
         self,

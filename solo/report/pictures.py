@@ -162,7 +162,7 @@ def _image(source: ImageSource, index: int, data: ImageData) -> Tensor:
     try:
         return source.image(index)
     except BadImageError:
-        if data.config.data.on_bad_image != "skip":
+        if not data.config.data.skips_bad:
             raise
         return torch.zeros(source.layout.channels, 2, 2)
 
@@ -173,8 +173,7 @@ def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | N
     size = data.config.augmentations[0].crop_size
     if data.val is None or not has_blocks(method.backbone, size, data.train.layout.channels):
         return None
-    skip = data.config.data.on_bad_image == "skip"
-    views = ValidationViews(data.val, size, data.spec.whole, skip)
+    views = ValidationViews(data.val, size, data.spec.whole, data.config.data.skips_bad)
     picked = torch.linspace(0, len(data.val) - 1, min(count, len(data.val))).long().unique()
     images = views[[SampleKey(0, i) for i in picked.tolist()]].views[0][0]
     maps = feature_maps(method.backbone, method.normalize(images.to(method.device))).cpu()
@@ -192,8 +191,9 @@ def patch_maps(method: SSLMethod, data: ImageData, count: int = 6) -> Figure | N
 def view_grid(data: ImageData, rows: int = 6) -> Figure:
     """Some training images and their views in the first epoch."""
     config = data.config
-    skip = config.data.on_bad_image == "skip"
-    views = TrainingViews(data.train, config.augmentations, config.seed, skip_bad=skip)
+    views = TrainingViews(
+        data.train, config.augmentations, config.seed, skip_bad=config.data.skips_bad
+    )
     batch = views[[SampleKey(0, i) for i in range(min(rows, len(data.train)))]]
     assert isinstance(batch, Batch)
     flat = [view for group in batch.views for view in group]  # [B, 3, H, W] each

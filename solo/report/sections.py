@@ -71,9 +71,8 @@ def validation_features(method: SSLMethod, data: ImageData) -> Features | None:
     """Features of (a part of) the validation set, None where there is none."""
     if data.val is None:
         return None
-    skip = data.config.data.on_bad_image == "skip"
     size = data.config.augmentations[0].crop_size
-    views = ValidationViews(data.val, size, data.spec.whole, skip)
+    views = ValidationViews(data.val, size, data.spec.whole, data.config.data.skips_bad)
     count = min(MOST_IMAGES, len(data.val))
     picked = torch.linspace(0, len(data.val) - 1, count).long().unique().tolist()
     parts = []

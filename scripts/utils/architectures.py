@@ -3,11 +3,11 @@
     python scripts/utils/architectures.py [--jobs 2] [--names lcnet_035 levit_128s …] [key=value …]
     python scripts/utils/architectures.py --on fashion-mnist data.train_path=<folder> […]
 
-LeJEPA and Rectified LpJEPA are trained on the digits at 32 px with the same rate, weights and
-number of epochs for every network: the smallest of its family in timm, of those up to 60 million
-multiply-adds at that size; or some of them on a tenth of Fashion-MNIST. The command can be cut
-short and given again, on another machine too: what docs/architectures.json has is not run again. A
-run that stops is a row of the table like any other. Writes docs/architectures-table.md,
+LeJEPA and Rectified LpJEPA are trained at 32 px with the same rate, weights and number of steps
+(some 370) for every network: the smallest of its family in timm, of those up to 60 million
+multiply-adds at that size, on the digits; some of them on a tenth of Fashion-MNIST. The command can
+be cut short and given again, on another machine too: what docs/architectures.json has is not run
+again. A run that stops is a row of the table like any other. Writes docs/architectures-table.md,
 docs/architectures.csv, and the loss of every run on one page, docs/architectures.png (of other
 images docs/architectures-fashion-mnist…).
 """
@@ -58,15 +58,15 @@ SOME = """
 """
 SETTING = [
     "augmentations.0.crop_size=32",
-    "optimizer.lr=1e-3",
-    "optimizer.batch_size=64",
-    "max_epochs=10",
-    "scheduler.warmup_epochs=1",
+    "optimizer.lr=2e-3",
+    "optimizer.batch_size=32",
     "knn_eval.enabled=false",
 ]
+DIGITS = ["max_epochs=8", "scheduler.warmup_epochs=1", "augmentations.1.crop_size=32"]
+GARMENTS = ["max_epochs=2", "scheduler.warmup_epochs=0.25", "data.fraction=0.1", "precision=32"]
 ON = {
-    "digits": (NAMES, [*SETTING, "augmentations.1.crop_size=32"]),
-    "fashion-mnist": (SOME, [*SETTING, "data.fraction=0.1", "precision=32"]),
+    "digits": (NAMES, [*SETTING, *DIGITS]),
+    "fashion-mnist": (SOME, [*SETTING, *GARMENTS]),
 }
 """Networks, and the setting of all of them, by the recipes' folder."""
 SOURCES = {"untrained": "untrained network/shots/10", "trained": "shots/10", "l0": L0}

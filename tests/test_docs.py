@@ -64,6 +64,8 @@ def taken(words: list[str]) -> tuple[dict[str, Any], bool]:
         if key in ("--config-path", "--config-name"):
             value = value or next(rest)
             folder, name = (Path(value), name) if key == "--config-path" else (folder, value)
+        elif word.startswith("~"):
+            overrides.append(word)
         elif not word.startswith("hydra"):
             plain = value.startswith("[")
             interval = re.search(r"interval\(([^,]*),", value)  # of a sweeper

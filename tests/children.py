@@ -14,13 +14,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from forks import Forked
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,14 +29,29 @@ ROOT = Path(__file__).resolve().parents[1]
 Worker = Callable[..., dict[str, torch.Tensor]]
 
 
-def start(function: Callable[..., Any], *arguments: Any) -> subprocess.Popen[str]:
-    """A process that calls ``function``, its input and outputs open."""
+def words_of(function: Callable[..., Any], arguments: Sequence[Any]) -> list[str]:
+    """This file, and what it is to call."""
     file = inspect.getsourcefile(function)
     assert file is not None
+    return [__file__, file, function.__name__, json.dumps(arguments)]
+
+
+def environment() -> dict[str, str]:
+    """Of this process, and where modules are found."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+
+
+def fork(function: Callable[..., Any], *arguments: Any) -> Forked:
+    """A process that calls ``function``, seconds faster than that of ``start``."""
+    return Forked(words_of(function, arguments), environment())
+
+
+def start(function: Callable[..., Any], *arguments: Any) -> subprocess.Popen[str]:
+    """A process that calls ``function``, its input and outputs open."""
     return subprocess.Popen(
-        [sys.executable, __file__, file, function.__name__, json.dumps(arguments)],
+        [sys.executable, *words_of(function, arguments)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
+        env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -54,8 +70,8 @@ def free_ports(count: int) -> list[int]:
 
 def call(function: Callable[..., Any], *arguments: Any) -> str:
     """What ``function`` prints in a process of its own."""
-    child = start(function, *arguments)
-    out, errors = child.communicate()
+    child = fork(function, *arguments)
+    out, errors = child.communicate(timeout=600)
     assert child.returncode == 0, errors[-3000:]
     return out
 

@@ -21,7 +21,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torchvision
-from children import Worker, free_ports, member, start
+from children import Worker, fork, free_ports, member
+from forks import Forked
 from PIL import Image
 
 import solo.pretrain
@@ -164,14 +165,20 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a Python command line from the project's root, as a user would."""
 
     def run(*words: str | Path, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, *map(str, words)],
-            cwd=ROOT,
-            check=False,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "COLUMNS": "200", **env},
-        )
+        given, environment = [*map(str, words)], {**os.environ, "COLUMNS": "200", **env}
+        if given[0].endswith(".py"):
+            child = Forked(given, environment)
+            out, errors = child.communicate(timeout=600)
+            done = subprocess.CompletedProcess(given, child.returncode or 0, out, errors)
+        else:  # -m, -c
+            done = subprocess.run(
+                [sys.executable, *given],
+                cwd=ROOT,
+                check=False,
+                capture_output=True,
+                text=True,
+                env=environment,
+            )
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
@@ -226,7 +233,7 @@ def processes(tmp_path: Path) -> Callable[..., list[dict[str, torch.Tensor]]]:
         where = inspect.getsourcefile(worker), worker.__name__
         files = [str(tmp_path / f"{world}-{rank}.pt") for rank in range(world)]
         members = [
-            start(member, *where, rank, world, port, file, *arguments)
+            fork(member, *where, rank, world, port, file, *arguments)
             for rank, file in enumerate(files)
         ]
         for child in members:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from children import free_ports, start
+from children import fork, free_ports
 from helpers import rows, tiny
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -65,7 +65,7 @@ def train(*recipes: dict[str, Any]) -> list[Path]:
     """The folders of runs, the newest of each recipe."""
     ports = free_ports(len(recipes))
     world = recipes[0]["devices"]
-    for child in [start(one_after_the_other, r, ports, list(recipes)) for r in range(world)]:
+    for child in [fork(one_after_the_other, r, ports, list(recipes)) for r in range(world)]:
         _, errors = child.communicate(timeout=400)
         assert child.returncode == 0, errors[-4000:]
     parents = [Path(recipe["checkpoint"]["dir"]) for recipe in recipes]

@@ -71,10 +71,10 @@ def run(cfg: DictConfig | Mapping[str, Any]) -> Result:
         current.fit(method, watching(current, own, sparse=sparse), "main_pretrain.py")
         metrics = current.saved.metrics.last()
         if current.is_first:
+            summarize(console, metrics, folder, current.seconds(), sparse)
             if folder.done != "finished":
                 report(console, folder)
                 folder.finish()
-            summarize(console, metrics, folder, current.seconds(), sparse)
     objective = metrics.get(config.checkpoint.monitor or "val_acc1")
     return Result(folder.path, metrics, objective)
 

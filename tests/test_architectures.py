@@ -96,7 +96,8 @@ def _blocks_run_again(name: str, network: torch.nn.Module) -> None:
 
 def test_the_nearest_sizes_are_named() -> None:
     for name, sizes, said in (
-        ("vit_tiny", (100,), "divisible by patch size .*: 96 px and 112 px"),
+        ("vit_tiny", (100,), "divisible by patch size .*[^.]\\).*: 96 px and 112 px"),
+        ("vit_small_patch14_dinov2", (32,), ": 28 px and 42 px"),
         ("dla46x_c", (96, 48), "no views of 48 px .*: 32 px and 64 px"),
         ("test_coatnet", (96, 48), "no views of 48 px .*: 96 px"),
     ):

@@ -109,7 +109,9 @@ def export(source: str, folder: Path, teacher: bool = False, formats: Sequence[s
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.contiguous() for name, value in encoder.backbone.state_dict().items()}
+    weights = encoder.backbone.state_dict().items()
+    # Each of its own storage: some networks use a layer twice, under two names.
+    state = {name: torch.clone(v, memory_format=torch.contiguous_format) for name, v in weights}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n")
     if own_stem:

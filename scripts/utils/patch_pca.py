@@ -27,6 +27,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from solo.backbones.fitting import patch_pixels
 from solo.backbones.maps import attention_maps, feature_maps
 from solo.config import RunError, first_line, sides
 from solo.data.decode import UNREADABLE, decode, layout_of, reason_of
@@ -102,8 +103,7 @@ def fitted(image: Image.Image, short: int, multiple: int) -> Tensor:
 
 def multiple_of(encoder: Encoder) -> int:
     """What sides of images have to be multiples of."""
-    size = getattr(getattr(encoder.backbone, "patch_embed", None), "patch_size", 1)
-    return math.lcm(*size) if isinstance(size, (tuple, list)) else int(size)
+    return math.lcm(*(patch_pixels(encoder.backbone) or (1, 1)))
 
 
 def look(encoder: Encoder, images: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -210,12 +210,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("network", help="a run, a checkpoint, an exported folder, a timm name")
     parser.add_argument("images", type=Path, nargs="+", help="images, folders or videos")
-    parser.add_argument("--out", type=Path, default=Path("patches"), help="folder")
+    parser.add_argument("--out", type=Path, default=Path("patches"), help="folder (patches)")
     parser.add_argument("--size", type=positive, help="shorter side; the network's own without it")
     parser.add_argument("--square", action="store_true", help="cut out the centre")
-    parser.add_argument("--every", type=positive, default=1, help="take each n-th frame")
-    parser.add_argument("--most", type=positive, default=300, help="frames, at most")
-    parser.add_argument("--per-second", type=float, default=12, help="frames of the GIF")
+    parser.add_argument("--every", type=positive, default=1, help="take each n-th frame (1)")
+    parser.add_argument("--most", type=positive, default=300, help="frames, at most (300)")
+    parser.add_argument(
+        "--per-second", type=float, default=12, help="frames of the GIF in a second (12)"
+    )
     options = parser.parse_args()
     try:
         print(draw(options))

@@ -71,7 +71,10 @@ def _told(name: str, kwargs: dict[str, Any], image_size: Size) -> Iterator[None]
     except ConfigError as error:
         raise ConfigError(f"backbone.name is {name}: {error}") from error
     except Exception as error:  # whatever a constructor can raise
-        others = "; a recipe's arguments for another network are dropped by '~backbone.kwargs'"
+        others = (
+            "; '~backbone.kwargs' drops a recipe's arguments for another network, and beside it "
+            "'+backbone.kwargs.<key>=<value>' gives one of your own"
+        )
         raise ConfigError(
             f"The backbone {name} cannot be built with backbone.kwargs {kwargs} "
             f"for {in_pixels(image_size)} images: {error}"
@@ -150,9 +153,12 @@ def _named(
         arguments.setdefault("patch_size", 4 if max(sides(image_size)) <= SMALL_IMAGE else 16)
     timm_name = VIT_NAMES.get(name, name)
     if not timm.is_model(timm_name):
-        raise unknown_name(
+        error = unknown_name(
             "backbone", name, [*torchvision_resnets(), *VIT_NAMES, *timm.list_models()]
         )
+        if name in torchvision.models.list_models(module=torchvision.models):
+            error.args = (f"{error} (of torchvision's networks, ResNets alone are taken)",)
+        raise error
     family = inspect.getmodule(timm.model_entrypoint(timm_name))
     if family is not None and family.__name__ == "timm.models.vision_transformer":
         arguments.setdefault("img_size", image_size)
@@ -223,14 +229,14 @@ def last_two_cls(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return features, torch.cat(picked, dim=-1)
 
 
-def _has_cls(network: nn.Module) -> bool:
+def has_cls(network: nn.Module) -> bool:
     """Whether the first of a ViT's prefix tokens is a CLS token, and no register."""
     return getattr(network, "cls_token", None) is not None
 
 
 def _cls(network: nn.Module, block: Any) -> Tensor:
     """A block's CLS token, or the mean of its patches where there is none."""
-    if isinstance(block, tuple) and _has_cls(network):
+    if isinstance(block, tuple) and has_cls(network):
         token: Tensor = block[1][:, 0]
         return token
     mean: Tensor = (block[0] if isinstance(block, tuple) else block).mean(1)
@@ -272,7 +278,7 @@ def token_features(network: nn.Module, images: Tensor, kinds: Sequence[str]) -> 
         ) from error
     picked = [_cls(network, block) for block in blocks]
     patches = tokens[:, prefix:].mean(1)
-    cls = tokens[:, 0] if _has_cls(network) else patches
+    cls = tokens[:, 0] if has_cls(network) else patches
     made: dict[str, Tensor] = {}
     for kind in kinds:
         if kind == "backbone":

@@ -61,9 +61,8 @@ def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[Size], channels: 
         def taken(size: Size) -> bool:
             return _first(_ways(make, arguments, size), [size], channels)[0] is not None
 
-        raise ConfigError(
-            f"it does not take images of {in_pixels(first)} ({reason}); {_nearest(taken, first)}"
-        )
+        near = _nearest(taken, first, networks)
+        raise ConfigError(f"it does not take images of {in_pixels(first)} ({reason}); {near}")
 
     def beside(size: Size) -> bool:
         return _first(networks, [first, size], channels)[0] is not None
@@ -71,7 +70,7 @@ def fit(make: Make, arguments: dict[str, Any], sizes: Sequence[Size], channels: 
     odd = next((size for size in rest if not beside(size)), rest[-1])
     raise ConfigError(
         f"with images of {in_pixels(first)} it takes no views of {in_pixels(odd)} ({reason}); "
-        f"{_nearest(beside, odd)}"
+        f"{_nearest(beside, odd, networks)}"
     )
 
 
@@ -106,7 +105,7 @@ def _first(networks: Iterable[Way], sizes: Sequence[Size], channels: int) -> tup
         try:
             widths = {_width(network, channels, size) for size in sizes}
         except Exception as error:  # whatever a network raises for a size that it does not take
-            reason = first_line(error)
+            reason = first_line(error).rstrip(".")
             continue
         if len(widths) == 1:
             return Fit(chosen, widths.pop()), ""
@@ -129,24 +128,38 @@ def _width(network: nn.Module, channels: int, size: Size) -> int:
     return features.shape[1]
 
 
-def _nearest(takes: Callable[[Size], bool], size: Size) -> str:
+def patch_pixels(network: nn.Module) -> tuple[int, int] | None:
+    """Height and width of a ViT's patches in pixels of its images, a convolutional stem before them
+    included; None of a network that has none."""
+    embedding: Any = getattr(network, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", None)
+    if not isinstance(patch, tuple) or not hasattr(embedding, "grid_size"):
+        return None
+    stem = getattr(embedding, "feature_ratio", None) or (1, 1)
+    return patch[0] * stem[0], patch[1] * stem[1]
+
+
+def _nearest(takes: Callable[[Size], bool], size: Size, networks: Iterable[Way]) -> str:
     """The sizes next to one that is not taken, in words."""
-    known = [next(filter(takes, some), None) for some in (_beside(size, -1), _beside(size, 1))]
+    patches = {side for _, network in networks for side in patch_pixels(network) or ()}
+    below, above = (_beside(size, way, patches) for way in (-1, 1))
+    known = [next(filter(takes, some), None) for some in (below, above)]
     words = " and ".join(in_pixels(found) for found in known if found is not None)
     return f"the nearest that it takes: {words}" if words else "no size near it is taken"
 
 
-def _beside(size: Size, way: int) -> list[Size]:
+def _beside(size: Size, way: int, patches: Iterable[int]) -> list[Size]:
     """Sizes to try, the nearest first: sides that are multiples of one number.
 
     Args:
         size: next to which.
         way: -1 for smaller ones, 1 for larger.
+        patches: sides of patches, in pixels.
     """
     if isinstance(size, int):
-        if way < 0:
-            return list(range((size - 1) // 8 * 8, max(7, size - FAR), -8))
-        return list(range(size // 8 * 8 + 8, size + FAR + 1, 8))
+        sides_near = range(max(8, size - FAR), size) if way < 0 else range(size + 1, size + FAR + 1)
+        steps = (8, *(patch for patch in patches if patch >= 8))
+        return [side for side in sides_near[::way] if any(side % step == 0 for step in steps)]
     found = {
         tuple(way * (-(-way * side // step) + more) * step for side in size)
         for step in STEPS

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solo.backbones import has_cls
+
 
 @torch.no_grad()
 def feature_maps(network: nn.Module, images: Tensor) -> Tensor:
@@ -56,21 +58,26 @@ def attention_maps(network: nn.Module, images: Tensor) -> Tensor | None:
         timm.
     """
     blocks = getattr(network, "blocks", None)
-    last = blocks[-1] if isinstance(blocks, nn.Sequential) else None
+    last = blocks[-1] if isinstance(blocks, (nn.Sequential, nn.ModuleList)) else None
     attention: Any = getattr(last, "attn", None)
     if not isinstance(getattr(attention, "attn_drop", None), nn.Module):
         return None
     caught: list[Tensor] = []
     hook = attention.attn_drop.register_forward_hook(lambda _m, _i, out: caught.append(out))
-    fused, attention.fused_attn = attention.fused_attn, False  # else weights are never there
+    fused = getattr(attention, "fused_attn", False)
+    if fused:
+        attention.fused_attn = False  # else weights are never there
     try:
         height, width = feature_maps(network, images).shape[-2:]
     finally:
         hook.remove()
-        attention.fused_attn = fused
+        if fused:
+            attention.fused_attn = True
+    if not caught:
+        return None
     weights = caught[0].float()  # [N, heads, tokens, tokens]
     if weights.dim() != 4 or weights.shape[-1] < height * width:
         return None
     prefix = weights.shape[-1] - height * width
-    rows = weights[:, :, :1] if prefix else weights
+    rows = weights[:, :, :1] if has_cls(network) else weights[:, :, prefix:]
     return rows[..., prefix:].mean(2).unflatten(-1, (height, width))

@@ -108,7 +108,9 @@ class SSLMethod(TrainingModule):
         if backbone.grad_checkpointing:
             checkpoint_blocks(self.backbone, backbone.name)
         if config.channels_last:
-            self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for weight in self.backbone.parameters():
+                if weight.ndim == 4:  # a network's whole conversion refuses others' five
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         features = int(self.backbone.num_features)  # type: ignore[arg-type]
         self.projector = self.options.build_projector(features)
         self.embedding_dim = self.options.embedding_dim(features)

@@ -134,13 +134,13 @@ class IJEPA(MomentumMethod):
                 "++backbone.kwargs.class_token=false ++backbone.kwargs.global_pool=avg"
             )
         sizes = {entry.crop_size for entry in self.config.augmentations}
-        patch = network.patch_embed.patch_size
         height, width = sides(self.config.augmentations[0].crop_size)
-        self.grid = (height // patch[0], width // patch[1])
+        rows, columns = network.patch_embed.dynamic_feat_size((height, width))
+        self.grid = (int(rows), int(columns))
         if len(sizes) > 1 or min(self.grid) < 2:
             raise ConfigError(
                 f"method ijepa needs views of one size and 2 x 2 patches or more; crop_size is "
-                f"{', '.join(map(in_pixels, sizes))} and the patch {patch[0]} px"
+                f"{', '.join(map(in_pixels, sizes))} and the patch {height // rows} px"
             )
         channels = self.config.data.image_channels
         blank = torch.zeros(1, channels, height, width)

@@ -123,6 +123,10 @@ def _facts(source: Path, config: Config, encoder: Encoder, run: SavedRun | None)
         facts = run.facts
         names = {"git": "commit", "torch": "torch", "timm": "timm", "device": "device"}
         known |= {label: str(facts[name]) for name, label in names.items() if facts.get(name)}
+        if images := facts.get("images_an_epoch"):
+            known["epochs"] += f"; {images:,} images an epoch"
+        if facts.get("status") != "finished":
+            known["epochs"] += "; the run has not finished"
     return known
 
 

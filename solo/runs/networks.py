@@ -17,6 +17,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone, library_call, torchvision_resnets, without_weights
+from solo.backbones.fitting import patch_pixels
 from solo.config import Config, ConfigError, Size, first_line, square, unknown_name
 from solo.config.schema import Backbone
 from solo.data import Normalize
@@ -278,8 +279,7 @@ def _bare(
     if image_size is None and (own_size := _size_of_positions(state, network)) not in (None, size):
         size = own_size
         network = build_backbone(backbone.name, kwargs, size)
-    own = set(network.state_dict())
-    heads = re.compile(r"^(fc|head|head_dist|classifier)\.")
+    own, heads = set(network.state_dict()), _heads(network)
     state = {name: value for name, value in state.items() if name in own or not heads.match(name)}
     load_weights(network, state, path)
     mean, std = IMAGENET_MEAN, IMAGENET_STD
@@ -289,14 +289,24 @@ def _bare(
     return Encoder(network, Normalize(mean, std), size, False, None, features, path.stem)
 
 
+def _heads(network: nn.Module) -> re.Pattern[str]:
+    """Names of parameters of classifiers: the usual ones, and those that timm knows of it."""
+    told = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
+    names = {"fc", "head", "head_dist", "classifier"}
+    names |= {told} if isinstance(told, str) else set(told)
+    return re.compile(rf"^({'|'.join(map(re.escape, sorted(names)))})\.")
+
+
 def _size_of_positions(state: dict[str, Tensor], network: nn.Module) -> int | None:
     """Of the square images that a ViT's weights have positions for; None where there are none."""
     theirs, ours = state.get("pos_embed"), network.state_dict().get("pos_embed")
-    embedding: Any = getattr(network, "patch_embed", None)
-    if theirs is None or ours is None or theirs.ndim != 3 or not hasattr(embedding, "grid_size"):
+    patch = patch_pixels(network)
+    if theirs is None or ours is None or theirs.ndim != 3 or patch is None:
         return None
-    side = math.isqrt(theirs.shape[1])  # tokens that have no place are fewer than a row
-    return side * int(embedding.patch_size[0])
+    grid: Any = network.patch_embed.grid_size  # type: ignore[union-attr]
+    places = theirs.shape[1] - (ours.shape[1] - math.prod(grid))  # without CLS and registers
+    side = math.isqrt(max(0, places))
+    return side * patch[0] if side and side * side == places else None
 
 
 def _sized(model: str, arguments: dict[str, Any], image_size: Size | None) -> dict[str, Any]:

@@ -210,6 +210,29 @@ def test_ijepa_needs_patches(tmp_path: Path) -> None:
         run(options(tmp_path, "ijepa", augmentations=views))
 
 
+def test_ijepa_on_a_convolutional_stem(tmp_path: Path) -> None:
+    """Patches are of the stem's output: 32 pixels of the image each."""
+    content = options(tmp_path, "ijepa", max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    kwargs = {"depth": 1, "class_token": False, "global_pool": "avg"}
+    content["backbone"] = {"name": "vit_tiny_r_s16_p8_224", "kwargs": kwargs}
+    content["augmentations"][0]["crop_size"] = [64, 128]
+    content["optimizer"]["batch_size"] = 4
+    config = resolve_config(content)
+    assert build_method(config, ImageData(config)).grid == (2, 4)
+    assert run(content).metrics["val_loss"] > 0
+
+
+def test_weights_of_five_dimensions(tmp_path: Path) -> None:
+    """channels_last, the default, is of those that have four."""
+    content = options(tmp_path, "lejepa")
+    content["backbone"] = {"name": "lambda_resnet26t", "kwargs": {}}
+    content["augmentations"][0]["crop_size"] = 64
+    config = resolve_config(content)
+    weights = list(build_method(config, ImageData(config)).backbone.parameters())
+    last = [w.is_contiguous(memory_format=torch.channels_last) for w in weights if w.ndim == 4]
+    assert all(last) and any(w.ndim == 5 for w in weights)
+
+
 @pytest.mark.parametrize("pool", ["avg", "map"])
 def test_ijepa_trains_what_its_loss_sees(pool: str, tmp_path: Path) -> None:
     """What pools the patches has no gradient, and asks for none: DDP would wait for it."""

@@ -98,6 +98,27 @@ def test_state_dicts_of_torchvision_and_timm(tmp_path: Path) -> None:
     assert torch.equal(both.backbone.cls_token, averaged["cls_token"])
 
 
+def test_classifiers_are_left_out_by_any_name(tmp_path: Path) -> None:
+    """By what timm knows of the network: here last_linear."""
+    theirs = timm.create_model("legacy_seresnet18")
+    torch.save(theirs.state_dict(), tmp_path / "se.pth")
+    encoder = load_encoder(str(tmp_path / "se.pth"), backbone=Backbone(name="legacy_seresnet18"))
+    for name, value in encoder.backbone.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name])
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_the_size_of_hybrids(size: int, tmp_path: Path) -> None:
+    """Places are of a convolutional stem's output, and 32 pixels each."""
+    name = "vit_tiny_r_s16_p8_224"
+    theirs = timm.create_model(name, img_size=size, depth=1)
+    torch.save(theirs.state_dict(), tmp_path / "vit.pth")
+    backbone = Backbone(name=name, kwargs={"depth": 1})
+    encoder = load_encoder(str(tmp_path / "vit.pth"), backbone=backbone)
+    assert encoder.image_size == size
+    assert torch.equal(encoder.backbone.pos_embed, theirs.pos_embed)
+
+
 def test_what_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")

@@ -15,6 +15,7 @@ import torchvision
 from helpers import tiny
 from PIL import Image
 
+from solo.backbones import build_backbone
 from solo.backbones.maps import attention_maps, feature_maps
 from solo.pretrain import run
 from solo.report.patches import Palette
@@ -66,6 +67,40 @@ def test_attention_is_that_of_the_last_block(pool: str) -> None:
     expected = weights[:, :, 0, 1:] if pool == "token" else weights.mean(2)
     torch.testing.assert_close(found, expected.unflatten(-1, (4, 4)))
     assert torch.equal(network(images), before) and block.attn.fused_attn
+
+
+def test_registers_are_no_cls_token() -> None:
+    """What the patches attend to on average, where there is no CLS token beside registers."""
+    kwargs = {"class_token": False, "global_pool": "avg", "reg_tokens": 4}
+    network = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=0, **kwargs
+    ).eval()
+    found = attention_maps(network, images := torch.randn(2, 3, 32, 32))
+    attention = network.blocks[-1].attn
+    attention.fused_attn = False
+    caught: list[torch.Tensor] = []
+    hook = attention.attn_drop.register_forward_hook(lambda _m, _i, out: caught.append(out))
+    network(images)
+    hook.remove()
+    expected = caught[0][:, :, 4:, 4:].mean(2)
+    torch.testing.assert_close(found, expected.unflatten(-1, (4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "heads"),
+    [
+        ("cait_xxs24_224", 32, 4),
+        ("beit_base_patch16_224", 32, 12),
+        ("eva02_tiny_patch14_224", 28, 3),
+    ],
+)
+def test_attention_of_other_families(name: str, size: int, heads: int) -> None:
+    """Of talking heads, and where blocks are a list."""
+    network = build_backbone(name, {"depth": 1}, size).eval()
+    found = attention_maps(network, torch.randn(2, 3, size, size))
+    assert found is not None and found.shape == (2, heads, 2, 2)
+    if "cait" not in name:  # whose heads are mixed after the softmax
+        assert 0 < float(found.min()) <= float(found.sum((2, 3)).max()) < 1.001
 
 
 def test_networks_with_and_without_places() -> None:

@@ -163,6 +163,21 @@ def test_export(name: str, size: int, tmp_path: Path, script: Command) -> None:
 
 
 @pytest.mark.slow
+def test_export_of_layers_that_are_used_twice(tmp_path: Path, script: Command) -> None:
+    """They have a value for each of their names, as whoever loads them wants it."""
+    options = tiny(tmp_path / "runs", max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    options["backbone"] = {"name": "coat_lite_tiny", "kwargs": {"serial_depths": [2, 2, 1, 1]}}
+    options["augmentations"][0]["crop_size"] = 32
+    folder = run(options).folder
+    ours = load_encoder(str(folder)).backbone.eval()
+    assert len({p.data_ptr() for p in ours.state_dict().values()}) < len(ours.state_dict())
+    script("scripts/utils/export_backbone.py", folder, tmp_path / "out")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(theirs(images), ours(images), rtol=0, atol=0)
+
+
+@pytest.mark.slow
 def test_export_of_torchvisions_arguments(
     tmp_path: Path, script: Command, command: Command
 ) -> None:

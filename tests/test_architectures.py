@@ -106,6 +106,19 @@ def test_the_nearest_sizes_are_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "kwargs", "said"),
+    [
+        ("mobilenetv3_smal", {}, "no backbone .*did you mean .*mobilenetv3_small"),
+        ("alexnet", {}, "no backbone .*of torchvision's networks, ResNets alone"),
+        ("test_vit", {"patchsize": 8}, "'patchsize'; '~backbone.kwargs' drops .* beside it"),
+    ],
+)
+def test_what_cannot_be_built(name: str, kwargs: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build_backbone(name, kwargs, 32)
+
+
+@pytest.mark.parametrize(
     ("name", "kwargs"),
     [
         ("deit_tiny_patch16_224", {"depth": 1}),

@@ -73,7 +73,7 @@ def _told(name: str, kwargs: dict[str, Any], image_size: Size) -> Iterator[None]
     except Exception as error:  # whatever a constructor can raise
         others = (
             "; '~backbone.kwargs' drops a recipe's arguments for another network, and beside it "
-            "'+backbone.kwargs.<key>=<value>' gives one of your own"
+            "backbone.kwargs.<key>=<value> gives one of your own"
         )
         raise ConfigError(
             f"The backbone {name} cannot be built with backbone.kwargs {kwargs} "

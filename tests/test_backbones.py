@@ -61,7 +61,7 @@ def test_vits_take_other_sizes_for_local_crops() -> None:
         ("vit_smal", {}, "vit_small"),
         ("resnet18", {"deep": 3}, "deep"),
         ("vit_tiny", {"patch": 3}, "patch"),
-        ("vit_tiny", {"channels": [8]}, "are dropped by '~backbone.kwargs'"),
+        ("vit_tiny", {"channels": [8]}, "'~backbone.kwargs' drops"),
     ],
 )
 def test_faults_are_named(name: str, kwargs: dict[str, object], words: str) -> None:

@@ -132,7 +132,7 @@ def attempt(table: Table, job: Job, words: list[str], threads: int | None) -> No
 
 
 def seen(jobs: Sequence[Job], known: Everything) -> Everything:
-    """What is there, by architecture and method: known before, or in the runs' folders."""
+    """What is there, by architecture and method: known before, or in the runs' folders; by name."""
     out: dict[str, dict[str, Seen]] = {name: dict(by) for name, by in known.items()}
     for job in jobs:
         method, name = job.name.split(" ")
@@ -141,7 +141,7 @@ def seen(jobs: Sequence[Job], known: Everything) -> Everything:
             out.setdefault(name, {})[method] = _measured(job, METHODS[method])
         elif reason.is_file():
             out.setdefault(name, {})[method] = Seen({}, [], stopped=reason.read_text())
-    return out
+    return dict(sorted(out.items()))
 
 
 def _among(known: Everything, job: Job) -> bool:

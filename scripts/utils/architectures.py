@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -202,6 +203,13 @@ def write(found: Everything, out: Path) -> str:
     return "\n".join(lines)
 
 
+def _diverged(curve: Sequence[Sequence[float]]) -> bool:
+    """Whether the loss ends higher than it began, or as no number."""
+    values = [value for _, value in curve]
+    few = max(1, len(values) // 10)
+    return bool(values) and not mean(values[-few:]) < mean(values[:few])
+
+
 def summary(found: Everything) -> str:
     """How many learned, in a sentence a method."""
     said = []
@@ -210,10 +218,11 @@ def summary(found: Everything) -> str:
         ended = {n: one.found for n, one in there.items() if one.found}
         stopped = [n for n, one in there.items() if one.stopped]
         worse = [n for n, one in ended.items() if one["trained"] <= one["untrained"]]
+        diverged = [n for n, one in there.items() if _diverged(one.curve)]
         said.append(
             f"{method}: {len(ended)} architectures ended, {len(ended) - len(worse)} better than "
-            f"untrained with 10 shots; not better: {', '.join(worse) or 'none'}; stopped: "
-            f"{', '.join(stopped) or 'none'}"
+            f"untrained with 10 shots; not better: {', '.join(worse) or 'none'}; diverged: "
+            f"{', '.join(diverged) or 'none'}; stopped: {', '.join(stopped) or 'none'}"
         )
     return "\n".join(said)
 

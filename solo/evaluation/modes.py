@@ -210,7 +210,7 @@ def _options(config: LinearConfig, console: Console, label: str) -> dict[str, An
     return {
         "batch_size": config.optimizer.batch_size,
         "num_workers": config.data.num_workers,
-        "skip_bad": config.data.on_bad_image == "skip",
+        "skip_bad": config.data.skips_bad,
         "console": console,
         "label": label,
     }

@@ -54,6 +54,11 @@ def pytest_configure() -> None:
     pytest.MonkeyPatch().setattr("solo.pretrain.report", lambda console, folder: None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slurm's come first: they wait more than they compute, which is best done beside others."""
+    items.sort(key=lambda item: "slurm" not in item.path.parts)
+
+
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """They do in this test, as they do for users."""

@@ -18,6 +18,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import weakref
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -99,12 +101,14 @@ def serve(requests: socket.socket) -> dict[str, Any]:
     while True:
         message, given, _, _ = socket.recv_fds(requests, LONGEST, 3)
         if not message:
-            os._exit(0)
+            sys.exit()
         if os.fork() == 0:
             break
         for each in given:
             os.close(each)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for of_server in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        of_server.detach()  # folders that imports made are not for its forks to remove
     requests.close()
     *outputs, status = given
     if child := os.fork():
@@ -123,7 +127,9 @@ def become(words: Sequence[str], env: dict[str, str], folder: str) -> None:
     """What a new interpreter would do: read the environment, and run the script."""
     import numpy as np
     import torch
+    from wandb.sdk.data_types import _private as wandbs
 
+    wandbs.MEDIA_TMP.name = tempfile.mkdtemp("wandb-media")  # each process removes its own
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)

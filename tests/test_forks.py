@@ -55,6 +55,19 @@ def test_how_they_end(code: str, status: int, said: str, tmp_path: Path) -> None
     assert (child.returncode, out) == (status, "begun\n") and errors.endswith(said)
 
 
+def test_each_has_its_own_folder_for_pictures(tmp_path: Path) -> None:
+    """wandb makes one when it is imported, and removes it in the end."""
+    (tmp_path / "some.py").write_text(
+        "from pathlib import Path\n"
+        "from wandb.sdk.data_types import _private\n"
+        "print(Path(_private.MEDIA_TMP.name).is_dir(), _private.MEDIA_TMP.name)\n"
+    )
+    said = [Forked([str(tmp_path / "some.py")], dict(os.environ)).communicate(60) for _ in range(2)]
+    (one, first), (two, second) = (out.split() for out, _ in said)
+    assert one == two == "True" and first != second
+    assert not Path(first).exists() and not Path(second).exists()
+
+
 def test_what_takes_too_long_is_killed(tmp_path: Path) -> None:
     (tmp_path / "some.py").write_text("import time; time.sleep(60)")
     child = Forked([str(tmp_path / "some.py")], dict(os.environ))

@@ -125,9 +125,8 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.slow
 def test_it_is_what_ddp_is(tmp_path: Path) -> None:
     """Losses of 20 steps, probes, validation, weights and teachers."""
-    length = {"max_epochs": 2, "limit_train_batches": 10}
     recipes = [
-        options(tmp_path / name / strategy, strategy=strategy, **length, **keys)
+        options(tmp_path / name / strategy, strategy=strategy, **keys)
         for name, keys in CASES.items()
         for strategy in ("ddp", "fsdp")
     ]

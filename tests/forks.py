@@ -144,9 +144,6 @@ def become(words: Sequence[str], env: dict[str, str], folder: str) -> None:
 
 
 if __name__ == "__main__":
-    import timm  # noqa: F401
-    import wandb  # noqa: F401
-
     import solo.linear
     import solo.pretrain  # noqa: F401
 

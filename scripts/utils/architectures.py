@@ -263,9 +263,9 @@ def main() -> None:
         usage="%(prog)s [options] [key=value …]",
         epilog="Words of the form key=value are overrides for every run.",
     )
-    parser.add_argument("--on", choices=list(ON), default="digits", help="the images (digits)")
+    parser.add_argument("--on", choices=list(ON), default="digits", help="the images (%(default)s)")
     parser.add_argument("--names", nargs="+", help="of timm's networks (all of NAMES, of SOME)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     parser.add_argument("--out", type=Path, help="what files of the table begin with (docs/…)")
     parser.add_argument("--work", type=Path, help="the runs' folder (trained_models/…)")
     parser.add_argument("--again", action="store_true", help="forget what <out>.json has")

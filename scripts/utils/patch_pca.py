@@ -210,13 +210,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("network", help="a run, a checkpoint, an exported folder, a timm name")
     parser.add_argument("images", type=Path, nargs="+", help="images, folders or videos")
-    parser.add_argument("--out", type=Path, default=Path("patches"), help="folder (patches)")
+    parser.add_argument("--out", type=Path, default=Path("patches"), help="folder (%(default)s)")
     parser.add_argument("--size", type=positive, help="shorter side; the network's own without it")
     parser.add_argument("--square", action="store_true", help="cut out the centre")
-    parser.add_argument("--every", type=positive, default=1, help="take each n-th frame (1)")
-    parser.add_argument("--most", type=positive, default=300, help="frames, at most (300)")
     parser.add_argument(
-        "--per-second", type=float, default=12, help="frames of the GIF in a second (12)"
+        "--every", type=positive, default=1, help="take each n-th frame (%(default)s)"
+    )
+    parser.add_argument("--most", type=positive, default=300, help="frames, at most (%(default)s)")
+    parser.add_argument(
+        "--per-second", type=float, default=12, help="frames of the GIF in a second (%(default)s)"
     )
     options = parser.parse_args()
     try:

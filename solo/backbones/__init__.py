@@ -157,7 +157,7 @@ def _named(
             "backbone", name, [*torchvision_resnets(), *VIT_NAMES, *timm.list_models()]
         )
         if name in torchvision.models.list_models(module=torchvision.models):
-            error.args = (f"{error} (of torchvision's networks, ResNets alone are taken)",)
+            raise ConfigError(f"{error} (of torchvision's networks, ResNets alone are taken)")
         raise error
     family = inspect.getmodule(timm.model_entrypoint(timm_name))
     if family is not None and family.__name__ == "timm.models.vision_transformer":

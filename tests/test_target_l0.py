@@ -11,9 +11,8 @@ from solo.pretrain import run
 
 
 @pytest.mark.slow
-def test_measured_l0_is_what_was_asked(tmp_path: Path) -> None:
-    """Of another one than the README's, which tests/check_digits_run.py has."""
-    wanted = 0.75
+@pytest.mark.parametrize("wanted", [0.1, 0.75])
+def test_measured_l0_is_what_was_asked(wanted: float, tmp_path: Path) -> None:
     tree = compose("digits/rectified_lpjepa.yaml")
     tree["method_kwargs"]["target_l0"] = wanted
     tree["checkpoint"] = {"dir": str(tmp_path)}

@@ -52,7 +52,8 @@ def stated(name: str) -> dict[str, float]:
 def test_they_give_the_numbers_of_their_cards(name: str, tmp_path: Path) -> None:
     expected = stated(name)
     assert list(expected) == ["1", "10", "100", "all"]
-    del expected["all"]  # minutes
+    if name == "lejepa":  # all of one is minutes enough
+        del expected["all"]
     result = evaluate(
         {
             "pretrained": str(WEIGHTS / name),

@@ -111,6 +111,9 @@ def test_the_nearest_sizes_are_named() -> None:
         ("mobilenetv3_smal", {}, "no backbone .*did you mean .*mobilenetv3_small"),
         ("alexnet", {}, "no backbone .*of torchvision's networks, ResNets alone"),
         ("test_vit", {"patchsize": 8}, "'patchsize'; '~backbone.kwargs' drops .* beside it"),
+        ("test_vit", {"in_chans": 1}, "in_chans is 1, and the images have 3 channels; leave it"),
+        ("test_vit", {"checkpoint_path": "/nowhere"}, "32 px images: FileNotFoundError$"),
+        ("vit_tiny", {"drop_path_rate": "x"}, "one of:; '~backbone.kwargs'"),
     ],
 )
 def test_what_cannot_be_built(name: str, kwargs: dict[str, object], said: str) -> None:

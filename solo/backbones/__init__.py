@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo.backbones.fitting import fit
-from solo.config import ConfigError, Size, in_pixels, sides, unknown_name
+from solo.config import ConfigError, Size, first_line, in_pixels, sides, unknown_name
 
 # Images up to this side get the 3x3 stem (ResNets) and small patches (ViTs).
 SMALL_IMAGE = 32
@@ -77,7 +77,7 @@ def _told(name: str, kwargs: dict[str, Any], image_size: Size) -> Iterator[None]
         )
         raise ConfigError(
             f"The backbone {name} cannot be built with backbone.kwargs {kwargs} "
-            f"for {in_pixels(image_size)} images: {error}"
+            f"for {in_pixels(image_size)} images: {first_line(error)}"
             f"{others if kwargs and isinstance(error, TypeError) else ''}"
         ) from error
 
@@ -130,8 +130,13 @@ def library_call(
         ConfigError: as there.
     """
     library, model, arguments = _named(name, kwargs, image_size)
+    if arguments.get("in_chans", channels) != channels:
+        raise ConfigError(
+            f"backbone.kwargs.in_chans is {arguments['in_chans']}, and the images have {channels} "
+            "channels; leave it out: a network is built for its images (data.channels)"
+        )
     if channels != 3:
-        arguments.setdefault("in_chans", channels)
+        arguments["in_chans"] = channels
     bare = without_weights(arguments)
     with _told(name, kwargs, image_size), torch.random.fork_rng(devices=[]):
         found = fit(

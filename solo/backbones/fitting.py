@@ -139,6 +139,13 @@ def patch_pixels(network: nn.Module) -> tuple[int, int] | None:
     return patch[0] * stem[0], patch[1] * stem[1]
 
 
+def patch_grid(network: nn.Module) -> tuple[int, int] | None:
+    """Rows and columns of patches that a ViT has positions for; None of one that has none."""
+    embedding: Any = getattr(network, "patch_embed", None)
+    rows, columns = getattr(embedding, "grid_size", None) or (0, 0)
+    return (rows, columns) if rows and columns else None
+
+
 def _nearest(takes: Callable[[Size], bool], size: Size, networks: Iterable[Way]) -> str:
     """The sizes next to one that is not taken, in words."""
     patches = {side for _, network in networks for side in patch_pixels(network) or ()}

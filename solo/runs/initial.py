@@ -10,6 +10,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from solo.backbones.fitting import patch_grid
 from solo.config import Config, ConfigError, in_pixels
 from solo.data import ImageData
 from solo.evaluation.encoders import Encoder
@@ -104,7 +105,9 @@ def begin_with(method: SSLMethod, encoder: Encoder) -> list[str]:
         said.append(_spread(state, encoder, channels))
     shapes = {name: x.shape for name, x in network.state_dict().items()}
     other = any(name in shapes and shapes[name] != x.shape for name, x in state.items())
-    if other or _grid(encoder.backbone) != _grid(network):  # 4 x 6 places are as many as 6 x 4
+    if other or patch_grid(encoder.backbone) != patch_grid(
+        network
+    ):  # 4 x 6 places are as many as 6 x 4
         state = _resized(state, encoder.backbone, network)
         sizes = in_pixels(encoder.image_size), in_pixels(method.config.view_sizes[0])
         said.append(f"init_from: positions for {sizes[0]} were adapted to {sizes[1]}")
@@ -152,12 +155,12 @@ def _spread(state: dict[str, Tensor], encoder: Encoder, channels: int) -> str:
 
 def _resized(state: dict[str, Tensor], old: nn.Module, network: nn.Module) -> dict[str, Tensor]:
     """What the network's family in timm makes of weights of another size, if it has a way."""
-    before, after = _grid(old), _grid(network)
+    before, after = patch_grid(old), patch_grid(network)
     if "pos_embed" in state and before and after and before[0] != before[1]:
         # timm's own way takes old grids for square.
         count = state["pos_embed"].shape[1] - before[0] * before[1]
         state["pos_embed"] = resample_abs_pos_embed(
-            state["pos_embed"], after, before, num_prefix_tokens=count
+            state["pos_embed"], list(after), list(before), num_prefix_tokens=count
         )
     family = inspect.getmodule(type(network))
     adapt = getattr(family, "checkpoint_filter_fn", None)
@@ -168,8 +171,3 @@ def _resized(state: dict[str, Tensor], old: nn.Module, network: nn.Module) -> di
     except Exception:  # of weights that are of another network altogether: told by their shapes
         return state
     return adapted
-
-
-def _grid(network: nn.Module) -> list[int] | None:
-    """Places that a ViT has positions for."""
-    return list(getattr(getattr(network, "patch_embed", None), "grid_size", None) or []) or None

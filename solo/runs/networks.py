@@ -17,7 +17,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from solo.backbones import build_backbone, library_call, torchvision_resnets, without_weights
-from solo.backbones.fitting import patch_pixels
+from solo.backbones.fitting import patch_grid, patch_pixels
 from solo.config import Config, ConfigError, Size, first_line, square, unknown_name
 from solo.config.schema import Backbone
 from solo.data import Normalize
@@ -300,10 +300,9 @@ def _heads(network: nn.Module) -> re.Pattern[str]:
 def _size_of_positions(state: dict[str, Tensor], network: nn.Module) -> int | None:
     """Of the square images that a ViT's weights have positions for; None where there are none."""
     theirs, ours = state.get("pos_embed"), network.state_dict().get("pos_embed")
-    patch = patch_pixels(network)
-    if theirs is None or ours is None or theirs.ndim != 3 or patch is None:
+    grid, patch = patch_grid(network), patch_pixels(network)
+    if theirs is None or ours is None or theirs.ndim != 3 or grid is None or patch is None:
         return None
-    grid: Any = network.patch_embed.grid_size  # type: ignore[union-attr]
     places = theirs.shape[1] - (ours.shape[1] - math.prod(grid))  # without CLS and registers
     side = math.isqrt(max(0, places))
     return side * patch[0] if side and side * side == places else None

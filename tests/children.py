@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from forks import Forked
+from forks import Forked, forked
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,10 +70,9 @@ def free_ports(count: int) -> list[int]:
 
 def call(function: Callable[..., Any], *arguments: Any) -> str:
     """What ``function`` prints in a process of its own."""
-    child = fork(function, *arguments)
-    out, errors = child.communicate(timeout=600)
-    assert child.returncode == 0, errors[-3000:]
-    return out
+    done = forked(words_of(function, arguments), environment())
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def member(file: str, name: str, rank: int, world: int, port: int, out: str, *rest: Any) -> None:

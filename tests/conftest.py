@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 import torchvision
 from children import Worker, fork, free_ports, member
-from forks import Forked
+from forks import forked
 from PIL import Image
 
 import solo.pretrain
@@ -187,13 +187,6 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
-
-
-def forked(words: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A Python command line that has ended."""
-    child = Forked(words, env)
-    out, errors = child.communicate(timeout=600)
-    return subprocess.CompletedProcess(words, child.returncode or 0, out, errors)
 
 
 @pytest.fixture

@@ -73,6 +73,13 @@ class Forked:
         return int(os.read(self._status, WIDTH))
 
 
+def forked(words: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command line that has ended."""
+    child = Forked(words, env)
+    out, errors = child.communicate(timeout=600)
+    return subprocess.CompletedProcess(words, child.returncode or 0, out, errors)
+
+
 @cache
 def server() -> socket.socket:
     """This process's own, started when first asked for."""

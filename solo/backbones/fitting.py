@@ -141,9 +141,8 @@ def patch_pixels(network: nn.Module) -> tuple[int, int] | None:
 
 def patch_grid(network: nn.Module) -> tuple[int, int] | None:
     """Rows and columns of patches that a ViT has positions for; None of one that has none."""
-    embedding: Any = getattr(network, "patch_embed", None)
-    rows, columns = getattr(embedding, "grid_size", None) or (0, 0)
-    return (rows, columns) if rows and columns else None
+    grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
+    return (grid[0], grid[1]) if grid else None
 
 
 def _nearest(takes: Callable[[Size], bool], size: Size, networks: Iterable[Way]) -> str:

@@ -20,6 +20,7 @@ from solo.runs.networks import differences, load_encoder, load_weights
 from solo.runs.saved import SavedRun
 
 PATCHES = "patch_embed.proj.weight"
+Grid = tuple[int, int]
 
 
 def initial_network(config: Config) -> Encoder:
@@ -105,14 +106,13 @@ def begin_with(method: SSLMethod, encoder: Encoder) -> list[str]:
         said.append(_spread(state, encoder, channels))
     shapes = {name: x.shape for name, x in network.state_dict().items()}
     other = any(name in shapes and shapes[name] != x.shape for name, x in state.items())
-    if other or patch_grid(encoder.backbone) != patch_grid(
-        network
-    ):  # 4 x 6 places are as many as 6 x 4
-        state = _resized(state, encoder.backbone, network)
+    before, after = patch_grid(encoder.backbone), patch_grid(network)
+    if other or before != after:  # 4 x 6 places are as many as 6 x 4
+        state = _resized(state, network, before, after)
         sizes = in_pixels(encoder.image_size), in_pixels(method.config.view_sizes[0])
         said.append(f"init_from: positions for {sizes[0]} were adapted to {sizes[1]}")
-        before = encoder.backbone.state_dict().get(PATCHES)
-        if before is not None and shapes.get(PATCHES, before.shape) != before.shape:
+        patches = encoder.backbone.state_dict().get(PATCHES)
+        if patches is not None and shapes.get(PATCHES, patches.shape) != patches.shape:
             said.append(f"init_from: {PATCHES} was resampled to patches of another size")
     load_weights(network, state, source)
     said.append(_begin_projector(method, encoder.projector))
@@ -153,9 +153,10 @@ def _spread(state: dict[str, Tensor], encoder: Encoder, channels: int) -> str:
     return f"init_from: {name} was spread over {channels} channels"
 
 
-def _resized(state: dict[str, Tensor], old: nn.Module, network: nn.Module) -> dict[str, Tensor]:
+def _resized(
+    state: dict[str, Tensor], network: nn.Module, before: Grid | None, after: Grid | None
+) -> dict[str, Tensor]:
     """What the network's family in timm makes of weights of another size, if it has a way."""
-    before, after = patch_grid(old), patch_grid(network)
     if "pos_embed" in state and before and after and before[0] != before[1]:
         # timm's own way takes old grids for square.
         count = state["pos_embed"].shape[1] - before[0] * before[1]
